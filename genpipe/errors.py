@@ -1,0 +1,36 @@
+"""What a user can mend. Each message says what was asked, what is allowed and where to change it."""
+
+from collections.abc import Sequence
+
+
+class GenpipeError(Exception):
+    """Anything that a user can mend; the command line prints it without a traceback."""
+
+
+class ConfigError(GenpipeError):
+    """Settings that can't be used. `faults` holds one line for each, all of them found before anything ran."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__("\n".join([*faults, f"{count}; nothing was run"]))
+
+
+class DataError(GenpipeError):
+    """Data that are absent, broken, or not what the settings say."""
+
+
+class CheckpointError(GenpipeError):
+    """A checkpoint that is corrupt or belongs to another training."""
+
+
+class LockedError(GenpipeError):
+    """Another process works on this project."""
+
+
+class StageError(GenpipeError):
+    """A stage ended with a failure, or was stopped."""
+
+
+class RegistryError(GenpipeError):
+    """The tracking store or the model registry has no such thing, or can't be reached."""

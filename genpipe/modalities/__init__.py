@@ -1,0 +1,26 @@
+"""What an example is, one file a modality: how it is stored, checked, batched, scored, drawn and written.
+
+The stages, the training loop, tracking and the flows ask the modality and never say what an example is. A file offers:
+
+- CONTENT: str, the column that holds the example in shards, arrays and batches
+- EXTENSION: str, what a written sample's file is called
+- Preparing, Augmentation: settings classes, for `augment.prepare` and `augment.augmentation`
+- encode(example) -> columns of a shard; decode(columns) -> the example as an array, ValueError when it is broken
+- describe(columns) -> measurements for the validation table; must not raise (a broken example has `error`)
+- RULES: what a row must fulfil, as `genpipe.stages.validate.Rule`s
+- prepare(example, preparing) -> array of the stored shape
+- to_batch(stored) -> what models are trained on, to_stored(samples) -> back, rounded; tensors on any device
+- augment(batch, augmentation) -> batch, randomly changed on its device
+- evaluator(shape, classes) -> module with `features(batch) -> (B, D)` and `classify(features) -> (B, classes)` logits
+- picture(examples, columns) -> one PIL image that shows stored examples in rows of `columns`
+- write(examples, folder) -> the files written, one an example
+"""
+
+from types import ModuleType
+
+from genpipe import plugins
+
+
+def load(modality: str) -> ModuleType:
+    """The file of a modality. Raises plugins.UnknownPlugin."""
+    return plugins.load(__name__, modality)

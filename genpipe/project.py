@@ -1,0 +1,129 @@
+"""A project: the folder that holds one pipeline's params.yaml, dvc.yaml, mlflow.yml and data.dvc.
+
+Every path, store and lock is resolved from the project's root, whatever the working directory is.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import yaml
+
+from genpipe.config import Field, parse, settings
+from genpipe.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@settings
+class Server:
+    mlflow_tracking_uri: str = Field("sqlite:///mlflow.db", description="tracking store; MLFLOW_TRACKING_URI overrides it")
+    mlflow_registry_uri: str | None = Field(None, description="model registry; the tracking store unless given")
+
+
+@settings
+class Experiment:
+    name: str = Field("genpipe", min_length=1, description="experiment in which training runs are listed")
+
+
+@settings
+class Tracking:
+    experiment: Experiment = Experiment()
+    artifacts: str = Field("mlartifacts", description="folder or URI of run files, for a store that is a database")
+
+
+@settings
+class Registry:
+    name: str = Field("genpipe", min_length=1, description="registered model of which versions are made")
+
+
+@settings
+class Ui:
+    host: str = Field("127.0.0.1", description="address on which `genpipe ui` listens, and to which links point")
+    port: int = Field(5000, ge=1, le=65535, description="its port")
+
+
+@settings
+class Mlflow:
+    """mlflow.yml: where runs and models are kept, and under which names."""
+
+    server: Server = Server()
+    tracking: Tracking = Tracking()
+    registry: Registry = Registry()
+    ui: Ui = Ui()
+
+
+@dataclass(frozen=True)
+class Project:
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path) -> "Project":
+        """The project at `start` or above it. Raises ConfigError when there is none."""
+        start = start.resolve()
+        for folder in (start, *start.parents):
+            if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+                return cls(folder)
+        raise ConfigError([f"{start} is not in a genpipe project: no folder above it holds params.yaml and dvc.yaml (-C DIR)"])
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def state(self) -> Path:
+        """Checkpoints, locks and pages that no stage depends on; not versioned."""
+        return Path(os.environ.get("GENPIPE_HOME") or self.root / ".genpipe").resolve()
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        return load_yaml(self.root / "params.yaml")
+
+    def section(self, name: str, cls: type[T]) -> T:
+        """One section of params.yaml. Raises ConfigError with every fault in it."""
+        return parse(cls, self.params.get(name) or {}, name)
+
+    @cached_property
+    def mlflow(self) -> Mlflow:
+        """mlflow.yml, with the environment's URIs in place of its own and relative places made absolute."""
+        try:
+            given = parse(Mlflow, load_yaml(self.root / "mlflow.yml"), "mlflow")
+        except ConfigError as error:
+            raise ConfigError([fault.replace("params.yaml: mlflow.", "mlflow.yml: ") for fault in error.faults]) from None
+        tracking = os.environ.get("MLFLOW_TRACKING_URI") or given.server.mlflow_tracking_uri
+        registry = os.environ.get("MLFLOW_REGISTRY_URI") or given.server.mlflow_registry_uri or tracking
+        return Mlflow(
+            server=Server(mlflow_tracking_uri=self.absolute(tracking), mlflow_registry_uri=self.absolute(registry)),
+            tracking=Tracking(experiment=given.tracking.experiment, artifacts=self.absolute(given.tracking.artifacts)),
+            registry=given.registry,
+            ui=given.ui,
+        )
+
+    def absolute(self, uri: str) -> str:
+        """A relative SQLite file or folder is meant from the root; any other URI stays."""
+        prefix = "sqlite:///"
+        if uri.startswith(prefix) and not uri.startswith(prefix + "/") and uri != prefix + ":memory:":
+            return prefix + str(self.root / uri.removeprefix(prefix))
+        return uri if urlsplit(uri).scheme else (self.root / uri).as_uri()
+
+
+def load_yaml(file: Path) -> dict[str, Any]:
+    """A YAML mapping; an absent or empty file is an empty one. Raises ConfigError with the line of a mistake."""
+    if not file.exists():
+        return {}
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{file.name}: {' '.join(str(error).split())}"]) from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError([f"{file.name} holds {type(content).__name__}; it must be a mapping"])
+    return content

@@ -1,0 +1,32 @@
+"""What several test files share: real digits as arrays, one thread for small tensors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genpipe.data.arrays import DataSpec, write_arrays
+from genpipe.files import write_json
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)  # the tensors here are too small to share between cores
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the augment stage writes, made of scikit-learn's 1,797 digits: 1,257 / 180 / 360 examples."""
+    from sklearn.datasets import load_digits
+
+    folder = tmp_path_factory.mktemp("digits")
+    found = load_digits()
+    image = np.rint(found.images * 255 / 16).astype(np.uint8)[:, None]
+    label = found.target.astype(np.int64)
+    order = np.random.default_rng(0).permutation(len(image))
+    for split, rows in zip(("train", "validation", "test"), np.split(order, [1257, 1437]), strict=True):
+        write_arrays(folder / split, {"image": image[rows], "label": label[rows]})
+    spec = DataSpec("image", (1, 8, 8), tuple("0123456789"))
+    write_json(folder / "meta.json", {**spec.plain(), "augmentation": {}})
+    return folder

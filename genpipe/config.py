@@ -8,7 +8,17 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -26,7 +36,9 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
 def settings(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass that checks types and ranges and refuses unknown keys."""
-    return dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
+    return dataclass(  # type: ignore[return-value]  # the class itself, with checks
+        frozen=True, kw_only=True, config=ConfigDict(extra="forbid")
+    )(cls)
 
 
 class Plugin(NamedTuple):
@@ -81,7 +93,7 @@ def choose(package: str, given: object, place: str) -> tuple[Choice | None, list
     kind = chosen.pop("kind", None)
     try:
         module = plugins.load(package, str(kind))
-    except plugins.UnknownPlugin as error:
+    except plugins.UnknownPluginError as error:
         return None, [f"params.yaml: {place}.kind is {kind!r}; known {error.noun}: {', '.join(error.known)}"]
     config, faults = faults_of(module.Config, chosen, place)
     return Choice(package, str(kind), config), faults
@@ -124,10 +136,10 @@ def fields_at(cls: type, path: Sequence[int | str]) -> Sequence[dataclasses.Fiel
 
 def plugin_fields(cls: type) -> dict[str, str]:
     """Name → package, for each field of `cls` that is marked with `Plugin`."""
-    found = {}
+    found: dict[str, str] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
-        if get_origin(hint) is Annotated:
-            found |= {name: mark.package for mark in get_args(hint) if isinstance(mark, Plugin)}
+        marks = [mark for mark in get_args(hint) if isinstance(mark, Plugin)] if get_origin(hint) is Annotated else []
+        found |= {name: mark.package for mark in marks}
     return found
 
 

@@ -5,7 +5,7 @@ import pkgutil
 from types import ModuleType
 
 
-class UnknownPlugin(LookupError):
+class UnknownPluginError(LookupError):
     """No module of that name; `known` holds the names there are."""
 
     def __init__(self, package: str, name: str) -> None:
@@ -21,7 +21,7 @@ def names(package: str) -> list[str]:
 
 
 def load(package: str, name: str) -> ModuleType:
-    """The module `name` of `package`. Raises UnknownPlugin, which names what there is."""
+    """The module `name` of `package`. Raises UnknownPluginError, which names what there is."""
     if name not in names(package):
-        raise UnknownPlugin(package, name)
+        raise UnknownPluginError(package, name)
     return importlib.import_module(f"{package}.{name}")

@@ -20,30 +20,30 @@ T = TypeVar("T")
 
 @settings
 class Server:
-    mlflow_tracking_uri: str = Field("sqlite:///mlflow.db", description="tracking store; MLFLOW_TRACKING_URI overrides it")
-    mlflow_registry_uri: str | None = Field(None, description="model registry; the tracking store unless given")
+    mlflow_tracking_uri: str = Field(default="sqlite:///mlflow.db", description="store of runs")
+    mlflow_registry_uri: str | None = Field(default=None, description="store of models; that of runs unless given")
 
 
 @settings
 class Experiment:
-    name: str = Field("genpipe", min_length=1, description="experiment in which training runs are listed")
+    name: str = Field(default="genpipe", min_length=1, description="experiment in which training runs are listed")
 
 
 @settings
 class Tracking:
     experiment: Experiment = Experiment()
-    artifacts: str = Field("mlartifacts", description="folder or URI of run files, for a store that is a database")
+    artifacts: str = Field(default="mlartifacts", description="folder or URI of the files of runs")
 
 
 @settings
 class Registry:
-    name: str = Field("genpipe", min_length=1, description="registered model of which versions are made")
+    name: str = Field(default="genpipe", min_length=1, description="registered model of which versions are made")
 
 
 @settings
 class Ui:
-    host: str = Field("127.0.0.1", description="address on which `genpipe ui` listens, and to which links point")
-    port: int = Field(5000, ge=1, le=65535, description="its port")
+    host: str = Field(default="127.0.0.1", description="address on which `genpipe ui` listens; links point to it")
+    port: int = Field(default=5000, ge=1, le=65535, description="its port")
 
 
 @settings
@@ -67,7 +67,7 @@ class Project:
         for folder in (start, *start.parents):
             if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
                 return cls(folder)
-        raise ConfigError([f"{start} is not in a genpipe project: no folder above it holds params.yaml and dvc.yaml (-C DIR)"])
+        raise ConfigError([f"{start} is not in a project: no params.yaml and dvc.yaml there or above (-C DIR)"])
 
     @property
     def data(self) -> Path:
@@ -96,7 +96,8 @@ class Project:
         try:
             given = parse(Mlflow, load_yaml(self.root / "mlflow.yml"), "mlflow")
         except ConfigError as error:
-            raise ConfigError([fault.replace("params.yaml: mlflow.", "mlflow.yml: ") for fault in error.faults]) from None
+            faults = [fault.replace("params.yaml: mlflow.", "mlflow.yml: ") for fault in error.faults]
+            raise ConfigError(faults) from None
         tracking = os.environ.get("MLFLOW_TRACKING_URI") or given.server.mlflow_tracking_uri
         registry = os.environ.get("MLFLOW_REGISTRY_URI") or given.server.mlflow_registry_uri or tracking
         return Mlflow(

@@ -45,7 +45,8 @@ class Arrays(Mapping[str, np.ndarray]):
         self._columns = {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
 
     def __getitem__(self, column: str) -> np.ndarray:
-        return self._columns[column]
+        values: np.ndarray = self._columns[column]
+        return values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)

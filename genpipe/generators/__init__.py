@@ -58,7 +58,7 @@ class Model(Protocol):
 
 
 def load(kind: str) -> ModuleType:
-    """The file of a kind. Raises plugins.UnknownPlugin."""
+    """The file of a kind. Raises plugins.UnknownPluginError."""
     return plugins.load(__name__, kind)
 
 

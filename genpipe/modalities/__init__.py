@@ -22,5 +22,5 @@ from genpipe import plugins
 
 
 def load(modality: str) -> ModuleType:
-    """The file of a modality. Raises plugins.UnknownPlugin."""
+    """The file of a modality. Raises plugins.UnknownPluginError."""
     return plugins.load(__name__, modality)

@@ -23,32 +23,33 @@ if TYPE_CHECKING:
 
 CONTENT = "image"
 EXTENSION = "png"
+BETWEEN = "expect_column_values_to_be_between"
 
 
 @settings
 class Preparing:
     """How an image becomes an array of one size."""
 
-    size: int = Field(0, ge=0, le=1024, description="height and width in pixels; 0 keeps those of the first image")
-    colour: Literal["as stored", "grey", "rgb"] = Field("as stored", description="channels of the arrays")
+    size: int = Field(default=0, ge=0, le=1024, description="height and width in pixels; 0 keeps them")
+    colour: Literal["as stored", "grey", "rgb"] = Field(default="as stored", description="channels of the arrays")
 
 
 @settings
 class Augmentation:
     """Random changes of each training batch, on its device; all off by default."""
 
-    rotation_degrees: float = Field(0.0, ge=0, le=180, description="turn by up to this angle either way")
-    crop: float = Field(0.0, ge=0, lt=1, description="largest share of the height and width cut away, then resized")
-    flip: bool = Field(False, description="mirror left to right, half of the time")
-    noise: float = Field(0.0, ge=0, le=1, description="standard deviation of added Gaussian noise; pixels are in [-1, 1]")
+    rotation_degrees: float = Field(default=0.0, ge=0, le=180, description="turn by up to this angle either way")
+    crop: float = Field(default=0.0, ge=0, lt=1, description="largest share of height and width cut away")
+    flip: bool = Field(default=False, description="mirror left to right, half of the time")
+    noise: float = Field(default=0.0, ge=0, le=1, description="deviation of added noise; pixels are in [-1, 1]")
 
 
 RULES = (
     Rule("decodes", "expect_column_values_to_be_null", "error", reason="can't be decoded"),
-    Rule("size", "expect_column_values_to_be_between", "width", {"min_value": 2, "max_value": 4096}, "width out of range"),
-    Rule("height", "expect_column_values_to_be_between", "height", {"min_value": 2, "max_value": 4096}, "height out of range"),
+    Rule("width", BETWEEN, "width", {"min_value": 2, "max_value": 4096}, "width out of range"),
+    Rule("height", BETWEEN, "height", {"min_value": 2, "max_value": 4096}, "height out of range"),
     Rule("mode", "expect_column_values_to_be_in_set", "mode", {"value_set": ["L", "RGB"]}, "neither greyscale nor RGB"),
-    Rule("not constant", "expect_column_values_to_be_between", "deviation", {"min_value": 0, "strict_min": True}, "constant"),
+    Rule("varied", BETWEEN, "deviation", {"min_value": 0, "strict_min": True}, "every pixel is the same"),
 )
 
 
@@ -86,7 +87,8 @@ def describe(columns: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": str(error)}
     array = np.asarray(picture)
     mean, deviation = float(array.mean()), float(array.std())
-    return {"width": picture.width, "height": picture.height, "mode": picture.mode, "mean": mean, "deviation": deviation}
+    size = {"width": picture.width, "height": picture.height}
+    return {**size, "mode": picture.mode, "mean": mean, "deviation": deviation}
 
 
 def prepare(example: np.ndarray, preparing: Preparing) -> np.ndarray:

@@ -1,0 +1,81 @@
+"""The evaluator: a small network fitted to the real labels once, in whose features the metrics compare.
+
+`genpipe.stages.calibrate` writes it as evaluator.safetensors and evaluator.json. Its digest stands beside every score:
+scores of different evaluators are numbers of different scales.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from genpipe import modalities
+from genpipe.data.arrays import DataSpec
+from genpipe.errors import DataError
+
+WEIGHTS, CARD = "evaluator.safetensors", "evaluator.json"
+CHUNK = 512  # examples at a time
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    data: DataSpec
+    network: nn.Module
+    digest: str
+
+    @classmethod
+    def load(cls, folder: Path) -> "Evaluator":
+        """From artifacts/calibrate. Raises DataError when it is absent or not what its digest says."""
+        if not (folder / CARD).exists():
+            raise DataError(f"{folder / CARD} is absent; `genpipe run` or `dvc repro calibrate` writes it")
+        card = json.loads((folder / CARD).read_text())
+        data = DataSpec(card["modality"], tuple(card["shape"]), tuple(card["classes"]))
+        network = build(data)
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        if digest_of(network) != card["digest"]:
+            raise DataError(f"{folder / WEIGHTS} is not the evaluator that {CARD} names; `dvc checkout` restores both")
+        return cls(data, network.eval(), card["digest"])
+
+    def features(self, stored: np.ndarray) -> np.ndarray:
+        """Examples as stored, (N, *shape) → (N, D) float64."""
+        return self._in_chunks(stored, self.network.features)  # type: ignore[arg-type]  # a method of the network
+
+    def predict(self, stored: np.ndarray) -> np.ndarray:
+        """Examples as stored → (N,) numbers of the classes that they seem to be."""
+        return self.classify(self.features(stored))
+
+    def classify(self, features: np.ndarray) -> np.ndarray:
+        """The same from (N, D) features that are there already."""
+        with torch.inference_mode():
+            logits: Tensor = self.network.classify(torch.from_numpy(features).float())  # type: ignore[operator]
+        return logits.argmax(1).numpy()
+
+    def _in_chunks(self, stored: np.ndarray, function: Callable[[Tensor], Tensor]) -> np.ndarray:
+        to_batch = modalities.load(self.data.modality).to_batch
+        with torch.inference_mode():
+            found = [
+                function(to_batch(torch.from_numpy(np.array(stored[start : start + CHUNK]))))
+                for start in range(0, len(stored), CHUNK)
+            ]
+        return torch.cat(found).double().numpy()
+
+
+def build(data: DataSpec) -> nn.Module:
+    """A new network for examples like `data`, with weights from the default generator."""
+    network: nn.Module = modalities.load(data.modality).evaluator(data.shape, len(data.classes))
+    return network
+
+
+def digest_of(network: nn.Module) -> str:
+    """sha256 over the architecture, as PyTorch prints it, and each weight's name, shape and bytes."""
+    found = hashlib.sha256(repr(network).encode())
+    for name, value in sorted(network.state_dict().items()):
+        found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        found.update(value.contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -1,0 +1,26 @@
+"""Kernel distance between two sets of features: Bińkowski et al. 2018 (arXiv 1801.01401), section 4 ("KID").
+
+Shapes: N, M examples, D features.
+"""
+
+import numpy as np
+
+
+def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Unbiased squared maximum mean discrepancy of (N, D) and (M, D), kernel (x·y / D + 1)³.
+
+    0 on average for equal distributions at any count, so single values may be negative. At least two examples each.
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    return between_pairs(first) + between_pairs(second) - 2 * float(kernel(first, second).mean())
+
+
+def between_pairs(features: np.ndarray) -> float:
+    """Mean kernel over all pairs of different examples."""
+    count, values = len(features), kernel(features, features)
+    return float((values.sum() - np.trace(values)) / (count * (count - 1)))
+
+
+def kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    values: np.ndarray = (first @ second.T / first.shape[1] + 1) ** 3
+    return values

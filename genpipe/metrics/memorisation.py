@@ -1,0 +1,41 @@
+"""Does the model repeat its training data? Distances of samples to the nearest training example, against the same for
+held-out data, which can't have been copied (the comparison of Meehan et al. 2020, arXiv 2004.05675, by quantiles).
+
+Shapes: N examples, D features.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+
+class Memorisation(NamedTuple):
+    nearest_ratio: float  # median distance of samples over that of held-out data; 1 is as it should be
+    near_copies: float  # share of samples nearer than the 1st percentile of held-out distances; 0.01 is as it should be
+
+
+class Nearest:
+    """Finds nearest training examples; the training features (N, D) are indexed once."""
+
+    def __init__(self, training: np.ndarray) -> None:
+        self._index = NearestNeighbors(n_neighbors=1).fit(np.asarray(training, np.float64))
+
+    def __call__(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each of (M, D): the distance to its nearest training example and that example's row, both (M,)."""
+        distances, rows = self._index.kneighbors(np.asarray(features, np.float64))
+        return distances[:, 0], rows[:, 0]
+
+
+def memorisation(samples: np.ndarray, held_out: np.ndarray) -> Memorisation:
+    """Compares two sets of distances to nearest training examples, (M,) and (N,).
+
+    Raises ValueError when half of the held-out data are copies of training examples, as nothing can be said then.
+    """
+    middle = float(np.median(held_out))
+    if middle == 0:
+        raise ValueError("half of the held-out data are copies of training examples")
+    return Memorisation(
+        nearest_ratio=float(np.median(samples)) / middle,
+        near_copies=float((samples < np.percentile(held_out, 1)).mean()),
+    )

@@ -1,0 +1,78 @@
+"""The evaluator is good at real digits, is kept while nothing asks for another, and says so when it can't be fitted."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genpipe.data.arrays import Arrays
+from genpipe.errors import ConfigError, DataError
+from genpipe.evaluator import CARD, WEIGHTS, Evaluator
+from genpipe.project import Project
+from genpipe.stages import calibrate
+
+QUICK = calibrate.Config(steps=5)
+
+
+@pytest.fixture
+def project(digits: Path, tmp_path: Path) -> Project:
+    """A project whose augment stage has run."""
+    shutil.copytree(digits, tmp_path / "artifacts" / "augment")
+    return Project(tmp_path)
+
+
+def test_the_defaults_tell_held_out_digits_apart(project: Project) -> None:
+    assert calibrate.run(calibrate.Config(), project)["accuracy"] >= 0.97
+    evaluator, test = Evaluator.load(project.artifacts / "calibrate"), Arrays(project.artifacts / "augment" / "test")
+    assert (evaluator.predict(test["image"]) == test["label"]).mean() >= 0.98
+    features = evaluator.features(test["image"])
+    assert features.shape == (360, 64)
+    assert features.dtype == np.float64
+    assert np.array_equal(evaluator.classify(features), evaluator.predict(test["image"]))
+
+
+def test_grown_data_keep_the_evaluator_and_a_new_seed_replaces_it(project: Project) -> None:
+    folder, train = project.artifacts / "calibrate", project.artifacts / "augment" / "train"
+    calibrate.run(QUICK, project)
+    before = (folder / WEIGHTS).read_bytes(), (folder / CARD).read_bytes()
+    for file in train.glob("*.npy"):
+        np.save(file, np.load(file)[:1000])
+    calibrate.run(QUICK, project)
+    assert ((folder / WEIGHTS).read_bytes(), (folder / CARD).read_bytes()) == before
+    calibrate.run(calibrate.Config(steps=5, seed=1), project)
+    assert (folder / WEIGHTS).read_bytes() != before[0]
+
+
+def test_two_fits_give_equal_bytes(project: Project) -> None:
+    folder = project.artifacts / "calibrate"
+    calibrate.run(QUICK, project)
+    before = (folder / WEIGHTS).read_bytes(), (folder / CARD).read_bytes()
+    shutil.rmtree(folder)
+    calibrate.run(QUICK, project)
+    assert ((folder / WEIGHTS).read_bytes(), (folder / CARD).read_bytes()) == before
+
+
+def test_data_without_labels_are_refused_with_a_remedy(project: Project) -> None:
+    (project.artifacts / "augment" / "train" / "label.npy").unlink()
+    with pytest.raises(DataError, match=r"no labels.*dataset\.yaml"):
+        calibrate.run(QUICK, project)
+
+
+def test_an_unknown_augmentation_is_refused_by_its_place(project: Project) -> None:
+    with pytest.raises(ConfigError, match=r"calibrate\.augmentation\.spin is not a key; known keys: rotation_degrees"):
+        calibrate.run(calibrate.Config(augmentation={"spin": 3}), project)
+
+
+def test_weights_that_are_not_the_named_ones_are_noticed(project: Project) -> None:
+    folder = project.artifacts / "calibrate"
+    calibrate.run(QUICK, project)
+    weights = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"not the evaluator that evaluator\.json names"):
+        Evaluator.load(folder)
+
+
+def test_an_absent_evaluator_is_told_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="dvc repro calibrate"):
+        Evaluator.load(tmp_path)

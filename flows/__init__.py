@@ -1,0 +1,1 @@
+"""Flows: the order of tasks and the decisions between them."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 CONTENT = "image"
 EXTENSION = "png"
-BETWEEN = "expect_column_values_to_be_between"
 
 
 @settings
@@ -45,11 +44,11 @@ class Augmentation:
 
 
 RULES = (
-    Rule("decodes", "expect_column_values_to_be_null", "error", reason="can't be decoded"),
-    Rule("width", BETWEEN, "width", {"min_value": 2, "max_value": 4096}, "width out of range"),
-    Rule("height", BETWEEN, "height", {"min_value": 2, "max_value": 4096}, "height out of range"),
-    Rule("mode", "expect_column_values_to_be_in_set", "mode", {"value_set": ["L", "RGB"]}, "neither greyscale nor RGB"),
-    Rule("varied", BETWEEN, "deviation", {"min_value": 0, "strict_min": True}, "every pixel is the same"),
+    Rule("expect_column_values_to_be_null", "error", "can't be decoded"),
+    Rule("expect_column_values_to_be_between", "width", "width out of range", {"min_value": 2, "max_value": 4096}),
+    Rule("expect_column_values_to_be_between", "height", "height out of range", {"min_value": 2, "max_value": 4096}),
+    Rule("expect_column_values_to_be_in_set", "mode", "neither greyscale nor RGB", {"value_set": ["L", "RGB"]}),
+    Rule("expect_column_values_to_be_between", "deviation", "every pixel is the same", {"min_value": 1e-9}),
 )
 
 

@@ -1,0 +1,39 @@
+"""The pipeline: raw data to a registered model."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from prefect import flow
+
+from genpipe import locks
+from genpipe.project import Project
+from tasks import stages
+
+ORDER = (
+    stages.ingest,
+    stages.validate,
+    stages.augment,
+    stages.calibrate,
+    stages.train,
+    stages.evaluate,
+    stages.register,
+)
+
+
+@flow(name="genpipe")
+def pipeline(directory: Path = Path()) -> dict[str, float]:
+    """Run every stage of the project in `directory`; returns the seconds that each took.
+
+    A stage that has nothing to do is skipped by DVC or by itself; a failure ends the run. Raises LockedError when
+    another run works on the project.
+    """
+    project = Project.find(directory)
+    with locks.held(project.state / "locks" / "pipeline.lock", "genpipe run"):
+        return {stage.name: timed(stage, project) for stage in ORDER}
+
+
+def timed(stage: Callable[[Project], None], project: Project) -> float:
+    begun = time.monotonic()
+    stage(project)
+    return time.monotonic() - begun

@@ -1,0 +1,123 @@
+"""The command `genpipe`: reads the words, calls the library, prints; exit code 0 done, 1 failed, 2 bad usage or settings.
+
+Everything heavy is imported in the command that needs it, so that `--help` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from genpipe import __version__
+from genpipe.errors import ConfigError, GenpipeError
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; errors that a user can mend go to stderr without a traceback, unless `--debug`."""
+    arguments, rest = parser().parse_known_args(words)
+    if rest and arguments.command != "sample":
+        parser().error(f"unknown words: {' '.join(rest)}")
+    arguments.rest = rest
+    try:
+        return int(arguments.do(arguments) or 0)
+    except GenpipeError as error:
+        if arguments.debug:
+            raise
+        print(f"genpipe: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("genpipe: interrupted", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(prog="genpipe", description="Data in, an evaluated and registered generator out.")
+    whole.add_argument("--version", action="version", version=f"genpipe {__version__}")
+    whole.add_argument("-C", dest="directory", type=Path, default=Path(), metavar="DIR", help="the project's folder")
+    whole.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the pipeline: every stage that has something to do")
+    run.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml")
+    run.add_argument("--dry-run", action="store_true", help="check the settings and say what would run")
+    run.set_defaults(do=command_run)
+
+    stage = commands.add_parser("stage", help="run one stage itself, as dvc.yaml does")
+    stage.add_argument("name", metavar="NAME", help="ingest, validate, augment, calibrate, train, evaluate or register")
+    stage.set_defaults(do=command_stage)
+
+    sample = commands.add_parser("sample", help="draw samples from a registered model or a folder of train's outputs")
+    sample.add_argument("model", help="models:/NAME@champion, models:/NAME/3, or a folder such as artifacts/train")
+    sample.add_argument("-n", dest="count", type=int, default=64, metavar="COUNT", help="how many (64)")
+    sample.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that is empty or absent")
+    sample.add_argument("--seed", type=int, default=0, help="equal seed, equal samples (0)")
+    sample.add_argument("--label", help="only this class; all of them in turn unless given")
+    sample.epilog = "Further options are the kind's own, such as --truncation 0.7; a wrong one lists those there are."
+    sample.set_defaults(do=command_sample)
+
+    for name, text, do in (
+        ("recipes", "the ready sets of settings", command_recipes),
+        ("generators", "the kinds of models, with what each can do", command_generators),
+        ("config", "every key of params.yaml with type, default and meaning", command_config),
+        ("dvc", "print dvc.yaml from the table of stages", command_dvc),
+        ("ui", "open MLflow's pages on the project's stores", command_ui),
+    ):
+        commands.add_parser(name, help=text).set_defaults(do=do)
+    return whole
+
+
+def command_run(arguments: argparse.Namespace) -> int:
+    from genpipe import run
+
+    return run.run(arguments.directory, arguments.changes, dry=arguments.dry_run)
+
+
+def command_stage(arguments: argparse.Namespace) -> None:
+    from genpipe import run
+
+    run.run_stage(arguments.directory, arguments.name)
+
+
+def command_sample(arguments: argparse.Namespace) -> None:
+    from genpipe import drawing
+
+    options = drawing.options(arguments.rest)
+    drawing.write_samples(
+        arguments.directory, arguments.model, arguments.count, arguments.out, arguments.seed, arguments.label, options
+    )
+
+
+def command_recipes(arguments: argparse.Namespace) -> None:
+    from genpipe import catalogue
+
+    catalogue.show_recipes()
+
+
+def command_generators(arguments: argparse.Namespace) -> None:
+    from genpipe import catalogue
+
+    catalogue.show_generators()
+
+
+def command_config(arguments: argparse.Namespace) -> None:
+    from genpipe import catalogue
+
+    catalogue.show_config()
+
+
+def command_dvc(arguments: argparse.Namespace) -> None:
+    from genpipe import dag
+
+    print(dag.document(), end="")
+
+
+def command_ui(arguments: argparse.Namespace) -> None:
+    from genpipe.project import Project
+
+    project = Project.find(arguments.directory)
+    server, ui = project.mlflow.server, project.mlflow.ui
+    words = ["--backend-store-uri", server.mlflow_tracking_uri, "--registry-store-uri", str(server.mlflow_registry_uri)]
+    words += ["--default-artifact-root", project.mlflow.tracking.artifacts, "--host", ui.host, "--port", str(ui.port)]
+    print(f"MLflow on http://{ui.host}:{ui.port} (Control-C ends it)", flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *words])

@@ -1,0 +1,94 @@
+"""Which source files a stage's result depends on: its import closure inside genpipe, computed, not listed by hand."""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import genpipe
+from genpipe.stages import STAGES, Stage
+
+PACKAGE = Path(genpipe.__file__).parent
+# What only finds, reports or guards can't change what a stage writes; an edit there must not train anew.
+OBSERVERS = {
+    "genpipe",
+    "genpipe.cli",
+    "genpipe.code",
+    "genpipe.dag",
+    "genpipe.errors",
+    "genpipe.locks",
+    "genpipe.plugins",
+}
+LOADED_BY_NAME = {"genpipe.generators", "genpipe.modalities", "genpipe.nn", "genpipe.sources"}
+OBSERVERS |= {"genpipe.processes", "genpipe.project", "genpipe.stages", "genpipe.tracking"}
+
+
+def closure(stage: Stage) -> list[str]:
+    """Files and folders below the repository's root, sorted, as dvc.yaml names them.
+
+    Of a package whose modules the stage loads by name the whole folder counts; of the generators only the file of the
+    kind that params.yaml chooses.
+    """
+    folders = {PACKAGE / name for name in stage.plugins}
+    starts = [
+        f"genpipe.stages.{stage.name}",
+        *(module_name(file) for folder in folders for file in folder.glob("*.py")),
+    ]
+    files = {file for start in starts for file in walk(start).values() if file.parent not in folders}
+    chosen = {"genpipe/generators/${train.generator.kind}.py"} if stage.generator else set[str]()
+    return sorted({relative(place) for place in files | folders} | chosen)
+
+
+def closure_digest(stage: str, kind: str) -> str:
+    """SHA-256 over the names and contents of the stage's files with the generator `kind`."""
+    total = hashlib.sha256()
+    for entry in closure(STAGES[stage]):
+        place = PACKAGE.parent / entry.replace("${train.generator.kind}", kind)
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            total.update(f"{relative(file)}\n".encode() + file.read_bytes())
+    return total.hexdigest()
+
+
+@cache
+def walk(start: str) -> dict[str, Path]:
+    """Module name → file, for `start` and all that it imports from genpipe, observers left out."""
+    found: dict[str, Path] = {}
+    waiting = [start, *imports(source_of(start))]
+    while waiting:
+        name = waiting.pop()
+        file = source_of(name)
+        if name in found or name in OBSERVERS or file is None or name.rpartition(".")[0] in LOADED_BY_NAME:
+            continue
+        found[name] = file
+        waiting += imports(file)
+    return found
+
+
+def imports(file: Path | None) -> Iterator[str]:
+    """Every name that `file` imports, at its top or in a function: modules, and what may be a module in a package."""
+    if file is None:
+        return
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def source_of(name: str) -> Path | None:
+    """The file of a module of genpipe; None for other names."""
+    if name.partition(".")[0] != "genpipe":
+        return None
+    base = PACKAGE.joinpath(*name.split(".")[1:])
+    candidates = (base.with_suffix(".py"), base / "__init__.py")
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def module_name(file: Path) -> str:
+    return relative(file).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def relative(file: Path) -> str:
+    return file.relative_to(PACKAGE.parent).as_posix()

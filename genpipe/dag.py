@@ -1,0 +1,77 @@
+"""The joint with DVC: dvc.yaml printed from the table of stages, a stage run or skipped, data versioned."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import yaml
+
+from genpipe import code
+from genpipe.errors import StageError
+from genpipe.project import Project
+from genpipe.stages import DAG, Output, Stage
+
+DVC = (sys.executable, "-m", "dvc")
+HEADER = (
+    "# Printed by `genpipe dvc` from the table of stages (genpipe/stages/__init__.py); edit that and print again.\n"
+)
+
+
+def document() -> str:
+    """dvc.yaml."""
+    stages = {stage.name: entry(stage) for stage in DAG}
+    return HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120)
+
+
+def entry(stage: Stage) -> dict[str, Any]:
+    """One stage as dvc.yaml has it."""
+    content: dict[str, Any] = {
+        "cmd": f"genpipe stage {stage.name}",
+        "deps": [*stage.reads, *code.closure(stage)],
+        "params": [stage.name],
+    }
+    for output in stage.writes:
+        key = output.kind if output.kind in ("metrics", "plots") else "outs"
+        content.setdefault(key, []).append(described(output))
+    return content
+
+
+def described(output: Output) -> str | dict[str, Any]:
+    match output.kind:
+        case "kept":
+            return {output.path: {"persist": True}}
+        case "plots":
+            return {output.path: {"x": "step"}}
+        case _:
+            return output.path
+
+
+def stage_command(stage: str) -> list[str]:
+    """The command that runs the stage itself."""
+    return [sys.executable, "-m", "genpipe", "stage", stage]
+
+
+def reproduce(stage: str) -> list[str]:
+    """The command by which DVC runs the stage, or skips it when nothing that it depends on has changed."""
+    return [*DVC, "repro", "--single-item", stage]
+
+
+def version_data(project: Project) -> None:
+    """Let data.dvc name what data/ holds now."""
+    dvc(project, "add", "--quiet", "data")
+
+
+def changed(project: Project) -> list[str]:
+    """The stages, and data.dvc, whose inputs or outputs are not those of dvc.lock."""
+    return sorted(json.loads(dvc(project, "status", "--json")))
+
+
+def dvc(project: Project, *words: str) -> str:
+    """What a DVC command prints. Raises StageError with what it says when it fails."""
+    done = subprocess.run([*DVC, *words], cwd=project.root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StageError(
+            f"dvc {' '.join(words)} failed in {project.root}: {done.stderr.strip() or done.stdout.strip()}"
+        )
+    return done.stdout

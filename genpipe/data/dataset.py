@@ -1,0 +1,159 @@
+"""A raw dataset: Parquet shards with the columns that Hugging Face `datasets` uses, and dataset.yaml beside them.
+
+Shards are only ever added. A row's `id` is a digest of its decoded content, so that it does not change with the
+encoder; the dataset's digest is over the ids and labels of all rows, in order.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from genpipe import modalities
+from genpipe.errors import DataError
+from genpipe.files import written_aside
+
+FORMAT = 1
+ROWS_A_SHARD = 10_000
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What dataset.yaml says, apart from counts."""
+
+    name: str
+    modality: str
+    licence: str
+    citation: str
+    source: str
+    classes: tuple[str, ...] = ()  # names of the labels 0, 1, …; none when unlabelled
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A dataset on disk."""
+
+    folder: Path
+    about: Dataset
+    rows: int
+    shard_count: int
+    digest: str
+
+    @classmethod
+    def find(cls, data: Path) -> "Stored":
+        """The one dataset in `data`. Raises DataError when there is none or more than one."""
+        found = sorted(data.glob("*/dataset.yaml"))
+        if len(found) != 1:
+            names = ", ".join(file.parent.name for file in found) or "none"
+            raise DataError(
+                f"{data} must hold one dataset and holds {names}; `genpipe stage ingest` brings the one that "
+                "ingest.source names (params.yaml), `dvc pull` the one that data.dvc names"
+            )
+        return cls.read(found[0].parent)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Stored":
+        content = yaml.safe_load((folder / "dataset.yaml").read_text(encoding="utf-8"))
+        if content.pop("format") != FORMAT:
+            raise DataError(f"{folder / 'dataset.yaml'} is not of format {FORMAT}; ingest again with this genpipe")
+        counts = {"rows": content.pop("rows"), "shard_count": content.pop("shards"), "digest": content.pop("digest")}
+        return cls(folder, Dataset(**{**content, "classes": tuple(content["classes"])}), **counts)
+
+    @property
+    def shards(self) -> list[Path]:
+        return [shard_file(self.folder, number) for number in range(self.shard_count)]
+
+    def read_rows(self, columns: list[str] | None = None) -> Iterator[Row]:
+        """Row after row, in order, at most 1,000 in memory."""
+        for shard in self.shards:
+            with pq.ParquetFile(shard) as file:
+                for batch in file.iter_batches(batch_size=1_000, columns=columns):
+                    yield from batch.to_pylist()
+
+
+def add(data: Path, about: Dataset, rows: Iterable[Row]) -> tuple[Stored, int]:
+    """Append those of `rows` that data/<name>/ does not hold yet; return the dataset and how many were added.
+
+    Unchanged rows leave every file untouched; new rows become new shards. Raises DataError for an empty source and
+    when `data` already holds another dataset.
+    """
+    others = [file.parent.name for file in data.glob("*/dataset.yaml") if file.parent.name != about.name]
+    if others:
+        raise DataError(
+            f"ingest.source is '{about.name}', but {data} holds {', '.join(others)}; a project has one dataset: "
+            "change it back (params.yaml), or remove the old one (`dvc remove data.dvc`, then the folder)"
+        )
+    folder, modality = data / about.name, modalities.load(about.modality)
+    stored = Stored.read(folder) if (folder / "dataset.yaml").exists() else None
+    keys = [(row["id"], row.get("label")) for row in stored.read_rows(key_columns(about))] if stored else []
+    kept = len(keys)
+    fresh = new_rows(rows, modality, Counter(keys), keys)
+    number = stored.shard_count if stored else 0
+    while chunk := list(islice(fresh, ROWS_A_SHARD)):
+        with written_aside(shard_file(folder, number)) as aside:
+            pq.write_table(pa.Table.from_pylist(chunk), aside, compression="zstd")
+        number += 1
+    if not keys:
+        raise DataError(f"source '{about.name}' gave no example")
+    if stored and len(keys) == kept and stored.about == about:
+        return stored, 0
+    return describe(folder, about, keys, number), len(keys) - kept
+
+
+def shard_file(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.parquet"
+
+
+def key_columns(about: Dataset) -> list[str]:
+    return ["id", "label"] if about.classes else ["id"]
+
+
+def new_rows(rows: Iterable[Row], modality: ModuleType, held: Counter[Any], keys: list[Any]) -> Iterator[Row]:
+    """Those of `rows` that are not among `held`, with their ids; the keys of new rows are appended to `keys`."""
+    for row in rows:
+        key = (identify(row, modality), row.get("label"))
+        if held[key]:
+            held[key] -= 1
+            continue
+        keys.append(key)
+        yield {"id": key[0], **row}
+
+
+def identify(row: Mapping[str, Any], modality: ModuleType) -> str:
+    """32 hexadecimal digits: SHA-256 over the decoded array's type, shape and bytes, or over a broken row's content."""
+    try:
+        example = np.ascontiguousarray(modality.decode(row))
+    except ValueError:
+        return hashlib.sha256(repr(row[modality.CONTENT]).encode()).hexdigest()[:32]
+    header = f"{example.dtype.str}{example.shape}".encode()
+    return hashlib.sha256(header + example.tobytes()).hexdigest()[:32]
+
+
+def describe(folder: Path, about: Dataset, keys: list[Any], shards: int) -> Stored:
+    """Write dataset.yaml, which makes the first `shards` shards the dataset; a crash before leaves the old one."""
+    digest = hashlib.sha256("\n".join(f"{name} {label}" for name, label in keys).encode()).hexdigest()
+    content = {
+        "format": FORMAT,
+        "name": about.name,
+        "modality": about.modality,
+        "classes": list(about.classes),
+        "rows": len(keys),
+        "shards": shards,
+        "digest": digest,
+        "licence": about.licence,
+        "citation": about.citation,
+        "source": about.source,
+    }
+    with written_aside(folder / "dataset.yaml") as aside:
+        aside.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return Stored(folder, about, len(keys), shards, digest)

@@ -1,0 +1,74 @@
+"""A child process in a group of its own: its output passed on line by line, and nothing of it left behind."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from genpipe.errors import StageError
+
+GRACE_SECONDS = 30.0  # between the request to stop (a stage writes its checkpoint) and the kill
+
+
+def supervise(
+    command: Sequence[str], folder: Path, passed_on: Callable[[str], None], environment: Mapping[str, str] | None = None
+) -> None:
+    """Run `command` in `folder`, give each line that it prints to `passed_on`, and return when its whole group is gone.
+
+    Whatever ends the wait (a time-out, a cancellation, Control-C) first ends the group: SIGTERM, on which a stage
+    checkpoints, then SIGKILL. Raises StageError with the last lines when the exit code is not 0.
+    """
+    child = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    last: list[str] = []
+    try:
+        assert child.stdout is not None  # because of PIPE
+        for line in child.stdout:  # ends when the last process of the group has closed it
+            passed_on(line.rstrip())
+            last = [*last[-19:], line.rstrip()]
+        child.wait()
+    finally:
+        end_group(child)
+    if child.returncode:
+        raise StageError("\n".join([f"`{' '.join(command[-2:])}` ended with code {child.returncode}", *last]))
+
+
+def end_group(child: subprocess.Popen[str]) -> None:
+    """Ask every process of the child's group to stop, wait, and kill what is left."""
+    members = group_of(child.pid)
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        if not members:
+            break
+        send(child.pid, sent)
+        members = psutil.wait_procs(members, timeout=GRACE_SECONDS)[1]
+    child.wait()
+
+
+def group_of(group: int) -> list[psutil.Process]:
+    """The living processes whose group id is `group`."""
+    return [process for process in psutil.process_iter() if belongs(process, group)]
+
+
+def belongs(process: psutil.Process, group: int) -> bool:
+    try:
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+        return False  # it ended while we looked, or is somebody else's
+
+
+def send(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return  # the group ended by itself

@@ -1,0 +1,98 @@
+"""What `genpipe run` and `genpipe stage` do around the flow: settings checked and changed, work to do found, a summary."""
+
+import os
+import sys
+from collections.abc import Sequence
+from difflib import unified_diff
+from io import StringIO
+from pathlib import Path
+
+from genpipe import PACKAGE, dag, locks, summary
+from genpipe.errors import ConfigError
+from genpipe.files import written_aside
+from genpipe.project import Project
+from genpipe.stages import STAGES, check
+
+# Nothing is sent anywhere and no console is filled with what the stages say themselves; a user's own setting wins.
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s  %(task_name)-9s  %(message)s",
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s  %(flow_name)-9s  %(message)s",
+}
+
+
+def run(directory: Path, changes: Sequence[str], *, dry: bool) -> int:
+    """Run the pipeline of the project in `directory`, or only say what would run; returns the exit code."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    project = Project.find(directory)
+    if changes:
+        project = change(project, changes, write=not dry)
+    check(project)
+    if dry:
+        summary.show_plan(dag.changed(project))
+        return 0
+    if not os.environ.get("PREFECT_API_URL") and not work(project):
+        summary.show(project, {})
+        return 0
+    from flows.pipeline import pipeline  # the one place where the library looks up: this is its composition root
+
+    summary.show(project, pipeline(project.root))
+    return 0
+
+
+def work(project: Project) -> bool:
+    """Whether any stage has something to do, by asking DVC and the registry before a server is started."""
+    from genpipe.stages import ingest, register
+
+    return bool(ingest.pending(project) or dag.changed(project) or register.pending(project))
+
+
+def run_stage(directory: Path, name: str) -> None:
+    """Run one stage in this process, under its lock. Raises ConfigError for an unknown name or bad settings."""
+    if name not in STAGES:
+        raise ConfigError([f"there is no stage '{name}'; known stages: {', '.join(STAGES)}"])
+    project = Project.find(directory)
+    own = project.root / "genpipe"
+    if own.is_dir() and own.resolve() != PACKAGE:
+        raise ConfigError([
+            f"the project {project.root} holds code of genpipe, on which dvc.yaml depends, but the code that runs is "
+            f"{PACKAGE}; install the project's (`make` in {project.root}), or put it on PYTHONPATH"
+        ])  # fmt: skip
+    stage = STAGES[name].module
+    config = project.section(name, stage.Config)
+    with locks.held(project.state / "locks" / f"{name}.lock", f"genpipe stage {name}", wait_seconds=5):
+        stage.run(config, project)
+
+
+def change(project: Project, changes: Sequence[str], *, write: bool) -> Project:
+    """Set `a.b=value` in params.yaml, comments kept; show the difference, refuse faults before anything is written."""
+    from ruamel.yaml import YAML
+
+    file, yaml = project.root / "params.yaml", YAML()
+    before = file.read_text(encoding="utf-8")
+    content = yaml.load(before)
+    for one in changes:
+        key, sign, value = one.partition("=")
+        if not sign or not key:
+            raise ConfigError([f"--set {one}: it must be KEY=VALUE, such as train.steps=100"])
+        *path, last = key.split(".")
+        place = content
+        for step in path:
+            if not isinstance(place.get(step), dict):
+                place[step] = {} if place.get(step) is None else {"kind": place[step]}
+            place = place[step]
+        place[last] = YAML(typ="safe").load(value)
+    buffer = StringIO()
+    yaml.dump(content, buffer)
+    changed = Project(project.root)
+    changed.__dict__["params"] = YAML(typ="safe").load(buffer.getvalue())
+    check(changed)
+    sys.stdout.writelines(unified_diff(before.splitlines(True), buffer.getvalue().splitlines(True), "params.yaml", "now"))
+    if write:
+        with written_aside(file) as aside:
+            aside.write_text(buffer.getvalue(), encoding="utf-8")
+    return changed

@@ -1,0 +1,279 @@
+"""Runs and versions in MLflow. With served_model.py the only module that imports mlflow.
+
+A training is found by its digest (of configuration, data and code), kept as the tag `genpipe.training` of its run; a
+model by the digest of its files, kept as the tag `genpipe.model` of its version.
+"""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK", "true")  # they are pinned here; the check asks an index
+os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")
+
+import mlflow
+import numpy as np
+import yaml
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.sources import LocalArtifactDatasetSource
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models.signature import ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+from PIL.Image import Image
+
+from genpipe.errors import RegistryError, StageError
+from genpipe.project import Project
+
+TRAINING, RESTORED, MODEL = "genpipe.training", "genpipe.restored", "genpipe.model"
+FLUSH_SECONDS, BATCH = 2.0, 900  # MLflow takes at most 1,000 metrics a call
+REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors")  # what sampling imports
+TYPES = {bool: "boolean", int: "long", float: "double", str: "string"}
+
+
+class TrainingRun:
+    """The open run of one training: points go out in batches, and none twice after a resume."""
+
+    def __init__(self, client: mlflow.MlflowClient, run: Run) -> None:
+        self.client, self.run_id = client, run.info.run_id
+        self._last = {key: self._last_step(key) for key in run.data.metrics if not key.startswith("system/")}
+        self._pictured = {name.split("%")[2] for name in self._images()}
+        self._waiting: list[Metric] = []
+        self._flushed = time.monotonic()
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record the values of a step; a point that the run holds already is left out."""
+        now = int(time.time() * 1000)
+        self._waiting += [Metric(k, float(v), now, step) for k, v in values.items() if step > self._last.get(k, -1)]
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def picture(self, step: int, image: Image) -> None:
+        """Add a picture of samples; all of them are one slider over steps in MLflow's page."""
+        if str(step) not in self._pictured:
+            self.client.log_image(self.run_id, image, key="samples", step=step)
+
+    def flush(self) -> None:
+        """Send what waits."""
+        for first in range(0, len(self._waiting), BATCH):
+            self.client.log_batch(self.run_id, metrics=self._waiting[first : first + BATCH])
+        self._waiting, self._flushed = [], time.monotonic()
+
+    def _last_step(self, key: str) -> int:
+        return max(point.step for point in self.client.get_metric_history(self.run_id, key))
+
+    def _images(self) -> list[str]:
+        return [file.path for file in self.client.list_artifacts(self.run_id, "images") if file.path.count("%") > 2]
+
+
+@contextmanager
+def training_run(project: Project, digest: str, config: Mapping[str, Any]) -> Iterator[TrainingRun]:
+    """Open the run of the training `digest`: the one that was interrupted, or a new one.
+
+    It ends as FINISHED, as KILLED when the training was asked to stop, as FAILED on any other error.
+    """
+    experiment = connect(project)
+    found = find_run(project, digest, ("RUNNING", "KILLED", "FAILED", "SCHEDULED"))
+    with mlflow.start_run(
+        run_id=found.info.run_id if found else None,
+        experiment_id=experiment,
+        run_name=None if found else f"{config['generator']['kind']}-{digest[:8]}",
+        log_system_metrics=True,
+    ) as active:
+        try:
+            run = TrainingRun(mlflow.MlflowClient(), mlflow.get_run(active.info.run_id))
+            if not found:
+                describe_run(project, run, digest, config)
+            yield run
+            run.flush()
+        except StageError:
+            mlflow.end_run("KILLED")
+            raise
+
+
+def describe_run(project: Project, run: TrainingRun, digest: str, config: Mapping[str, Any]) -> None:
+    """Settings, data and code of a new run."""
+    params = [Param(key, str(value)) for key, value in flat(config)]
+    tags = {TRAINING: digest, **code_state(project), **dvc_digests(project), **flow_link()}
+    run.client.log_batch(run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+    mlflow.log_input(data_input(project), context="training")
+    mlflow.log_dict(dict(config), "config.json")
+    if difference := git(project, "diff", "HEAD"):
+        mlflow.log_text(difference, "git.diff")
+
+
+def connect(project: Project) -> str:
+    """Point MLflow at the project's stores; returns the id of its experiment, which is made if need be."""
+    settings = project.mlflow
+    mlflow.set_tracking_uri(settings.server.mlflow_tracking_uri)
+    mlflow.set_registry_uri(settings.server.mlflow_registry_uri)
+    client, name = mlflow.MlflowClient(), settings.tracking.experiment.name
+    try:
+        if found := client.get_experiment_by_name(name):
+            return str(found.experiment_id)
+        local = settings.server.mlflow_tracking_uri.startswith("sqlite:")
+        return str(client.create_experiment(name, settings.tracking.artifacts if local else None))
+    except MlflowException as error:
+        uri = settings.server.mlflow_tracking_uri
+        raise RegistryError(
+            f"the tracking store {uri} can't be used (mlflow.yml, MLFLOW_TRACKING_URI): {error}"
+        ) from error
+
+
+def find_run(project: Project, digest: str, states: tuple[str, ...] = ("FINISHED",)) -> Run | None:
+    """The latest run of the training `digest` in one of `states`."""
+    runs = mlflow.MlflowClient().search_runs(
+        [connect(project)], f"tags.`{TRAINING}` = '{digest}'", order_by=["attributes.start_time DESC"]
+    )
+    return next((run for run in runs if run.info.status in states), None)
+
+
+def restored_run(project: Project, digest: str, config: Mapping[str, Any], curves: list[dict[str, float]]) -> Run:
+    """A run made from a training's outputs, for a store that has never seen the training; tagged as restored."""
+    experiment = connect(project)
+    with mlflow.start_run(experiment_id=experiment, run_name=f"{config['generator']['kind']}-{digest[:8]}") as active:
+        run = TrainingRun(mlflow.MlflowClient(), active)
+        describe_run(project, run, digest, config)
+        mlflow.set_tag(RESTORED, "true")
+        for row in curves:
+            run.log(int(row["step"]), {key: value for key, value in row.items() if key != "step" and value == value})
+        run.flush()
+    return mlflow.get_run(run.run_id)
+
+
+def run_link(project: Project, run: Run) -> str:
+    """The run's page on the tracking server, or where `genpipe ui` shows it."""
+    uri, ui = project.mlflow.server.mlflow_tracking_uri, project.mlflow.ui
+    base = uri.rstrip("/") if uri.startswith("http") else f"http://{ui.host}:{ui.port}"
+    return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def flat(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value, for each leaf of nested settings."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", value
+
+
+def data_input(project: Project) -> MetaDataset:
+    """The raw data as MLflow's dataset, by the digest under which DVC keeps them."""
+    (out,) = yaml.safe_load((project.root / "data.dvc").read_text(encoding="utf-8"))["outs"]
+    name = next(project.data.glob("*/dataset.yaml")).parent.name
+    return MetaDataset(source=LocalArtifactDatasetSource(project.data.as_uri()), name=name, digest=out["md5"])
+
+
+def dvc_digests(project: Project) -> dict[str, str]:
+    """A tag for the raw data and for each output that training reads, with DVC's digest."""
+    (raw,) = yaml.safe_load((project.root / "data.dvc").read_text(encoding="utf-8"))["outs"]
+    lock = project.root / "dvc.lock"
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
+    outs = stages.get("augment", {}).get("outs", [])
+    return {"genpipe.dvc.data": raw["md5"], **{f"genpipe.dvc.{out['path']}": out["md5"] for out in outs}}
+
+
+def code_state(project: Project) -> dict[str, str]:
+    """The commit, and whether anything was not committed; nothing outside git."""
+    commit = git(project, "rev-parse", "HEAD").strip()
+    if not commit:
+        return {}
+    dirty = bool(git(project, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock"))
+    return {"mlflow.source.git.commit": commit, "genpipe.dirty": json.dumps(dirty)}
+
+
+def git(project: Project, *words: str) -> str:
+    """What a git command prints; empty outside a repository or without git."""
+    try:
+        done = subprocess.run(["git", *words], cwd=project.root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return "" if done.returncode else done.stdout
+
+
+def flow_link() -> dict[str, str]:
+    """The Prefect flow run that this process works for, which its tasks pass on in the environment."""
+    names = {"GENPIPE_FLOW_RUN_ID": "genpipe.flow_run", "GENPIPE_FLOW_RUN_URL": "genpipe.flow_run_url"}
+    return {tag: os.environ[name] for name, tag in names.items() if os.environ.get(name)}
+
+
+# The registry
+
+
+def find_version(project: Project, digest: str) -> ModelVersion | None:
+    """The version of the project's registered model whose files have this digest."""
+    connect(project)
+    query = f"name = '{project.mlflow.registry.name}' and tags.`{MODEL}` = '{digest}'"
+    return next(iter(mlflow.MlflowClient().search_model_versions(query)), None)
+
+
+def log_evaluation(project: Project, run_id: str, metrics: Mapping[str, float], folder: Path) -> None:
+    """Add scores, report and pictures of a folder of evaluation to the run of the training."""
+    connect(project)
+    client, now = mlflow.MlflowClient(), int(time.time() * 1000)
+    client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
+    for file in sorted(folder.glob("*.*")):
+        client.log_artifact(run_id, str(file), "evaluation")
+
+
+def log_version(project: Project, run_id: str, model: Path, code: Path, **described: Any) -> ModelVersion:
+    """Log the model of folder `model` with the source folder `code` to the run, and register it as a new version.
+
+    `described` holds signature and example as `pyfunc.log_model` takes them.
+    """
+    connect(project)
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"model": str(model)},
+            code_paths=[str(code)],
+            pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
+            **described,
+        )
+    client, name = mlflow.MlflowClient(), project.mlflow.registry.name
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    return client.create_model_version(name, logged.model_uri, run_id=run_id, model_id=logged.model_id)
+
+
+def signature(takes: tuple[str, ...], params: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> ModelSignature:
+    """A whole number a sample in (its label, or else its number), arrays of `shape` out, `params` with defaults."""
+    inputs = Schema([ColSpec("long", name) for name in takes or ("sample",)])
+    outputs = Schema([TensorSpec(np.dtype(dtype), (-1, *shape))])
+    return ModelSignature(
+        inputs, outputs, ParamSchema([ParamSpec(key, TYPES[type(v)], v) for key, v in params.items()])
+    )
+
+
+def label_version(project: Project, version: ModelVersion, tags: Mapping[str, str], text: str) -> str:
+    """Put tags and a description on a version, and the alias it deserves; returns the alias.
+
+    The first version is `champion`; a later one `challenger`, until somebody promotes it.
+    """
+    client, name = mlflow.MlflowClient(), version.name
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version.version, key, value)
+    client.update_model_version(name, version.version, text)
+    aliases = client.get_registered_model(name).aliases
+    alias = "champion" if aliases.get("champion") in (None, version.version) else "challenger"
+    client.set_registered_model_alias(name, alias, version.version)
+    return alias
+
+
+def download(project: Project, uri: str) -> Path:
+    """The folder of a registered model (`models:/NAME@champion`). Raises RegistryError when there is none."""
+    connect(project)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri))
+    except MlflowException as error:
+        registry = project.mlflow.server.mlflow_registry_uri
+        raise RegistryError(f"'{uri}' is not in the registry {registry}: {error}") from error

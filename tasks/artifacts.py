@@ -1,0 +1,42 @@
+"""What a flow run shows of its stages in Prefect: validation, scores, and where the model is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from genpipe.project import Project
+
+
+def read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def validation(project: Project) -> None:
+    """A table of the rules with the number of rows that break each."""
+    result = read(project.artifacts / "validate" / "result.json")
+    rows = [{key: rule[key] for key in ("expectation", "column", "success", "bad")} for rule in result["rules"]]
+    title = f"{result['decision']}: {result['quarantined']} of {result['rows']} rows quarantined"
+    create_table_artifact(key="validation", table=rows, description=title)
+
+
+def scores(project: Project) -> None:
+    """A table of the scores, each with its interval and the floor that real data reach."""
+    metrics = read(project.artifacts / "evaluate" / "metrics.json")
+    names = ("value", "low", "high", "floor", "baseline")
+    table = [{"metric": name, **{key: score.get(key) for key in names}} for name, score in scored(metrics).items()]
+    create_table_artifact(key="scores", table=table, description="Samples against held-out data")
+
+
+def scored(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The entries of metrics.json that are scores; the rest is the card."""
+    return {name: score for name, score in metrics.items() if isinstance(score, dict) and "value" in score}
+
+
+def registration(project: Project) -> None:
+    """The version with its alias, and a link to its run in MLflow."""
+    registered = read(project.state / "registered.json")
+    text = f"`models:/{registered['name']}/{registered['version']}` is **{registered['alias']}**"
+    create_markdown_artifact(key="registration", markdown=text)
+    create_link_artifact(key="mlflow-run", link=registered["run"], link_text="Training run in MLflow")

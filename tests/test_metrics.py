@@ -6,7 +6,7 @@ import pytest
 from genpipe.metrics import SCORES
 from genpipe.metrics.agreement import agreement_by_class, label_agreement
 from genpipe.metrics.frechet import fewest, frechet_distance
-from genpipe.metrics.kernel import kernel_distance
+from genpipe.metrics.kernel import kernel_distance, kernel_distance_by_label
 from genpipe.metrics.memorisation import Nearest, memorisation
 from genpipe.metrics.neighbours import Overlap, overlap
 from genpipe.metrics.repeated import matching, subsample, summaries, summary
@@ -66,6 +66,13 @@ def test_kernel_distance_of_equal_distributions_has_no_bias(normal: np.ndarray) 
     halves = normal.reshape(20, 2, 50, 16)
     found = [kernel_distance(first, second) for first, second in halves]
     assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(20)
+
+
+def test_kernel_distance_by_label_is_the_mean_over_classes(normal: np.ndarray) -> None:
+    labels = np.repeat([0, 1, 2], [400, 599, 1])  # a class of one is left out
+    first, second = normal[0] + 20 * labels[:, None], normal[1] + 20 * labels[:, None]
+    halves = [kernel_distance(first[labels == label], second[labels == label]) for label in (0, 1)]
+    assert kernel_distance_by_label(first, second, labels) == pytest.approx(np.mean(halves))
 
 
 def test_overlap_by_hand() -> None:

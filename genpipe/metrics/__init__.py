@@ -23,7 +23,8 @@ SCORES = {
     "kernel_distance": Score(
         "Kernel distance",
         "lower",
-        "The same question without the bias of small sets: 0 on average for samples of the true distribution.",
+        "The same question, class by class if there are labels, without the bias of small sets: "
+        "0 on average for samples of the true distribution.",
     ),
     "precision": Score(
         "Precision", "higher", "Share of samples that lie where held-out data lie: are the samples realistic?"

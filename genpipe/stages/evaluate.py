@@ -1,0 +1,158 @@
+"""Scores the model on held-out data, beside what real data (the floor) and a Gaussian (the baseline) reach.
+
+Reads artifacts/train/{model.safetensors,config.json,curves.csv}, artifacts/augment/{meta.json,train,test} and
+artifacts/calibrate; writes artifacts/evaluate/{metrics.json,samples/,samples.png,neighbours.png,report.html}, which
+hold no time and no path: equal inputs give equal bytes.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genpipe import generators, modalities, report, sampling
+from genpipe.bench import Bench, Draw, Seen, one_draw, rounded, table
+from genpipe.config import Field, parse, plain, settings
+from genpipe.data.arrays import write_arrays
+from genpipe.errors import DataError
+from genpipe.evaluator import CARD
+from genpipe.files import write_json, written_aside
+from genpipe.metrics.agreement import agreement_by_class
+from genpipe.metrics.frechet import fewest
+from genpipe.metrics.kernel import kernel_distance
+from genpipe.metrics.repeated import INTERVAL
+from genpipe.project import Project
+from genpipe.randomness import seed_from
+
+
+@settings
+class Config:
+    seed: int = Field(default=0, ge=0, description="of samples and subsamples")
+    draws: int = Field(default=10, ge=2, description="repeats, from which the intervals come")
+    held_out_share: float = Field(default=0.8, gt=0, lt=1, description="share of the test split in each draw")
+    most: int = Field(default=5000, ge=2, description="samples of a draw, at most")
+    neighbours: int = Field(default=5, ge=1, description="k of precision, recall, density and coverage")
+    sampling: dict[str, Any] = Field(default_factory=dict, description="how samples are drawn: the kind's settings")
+    columns: int = Field(default=10, ge=1, description="samples of a class, and neighbours, in the report's pictures")
+
+
+def run(cfg: Config, project: Project) -> dict[str, float]:
+    """The mean of each score. Raises DataError when the held-out data are too few for them."""
+    trained, folder = project.artifacts / "train", project.artifacts / "evaluate"
+    config = json.loads((trained / "config.json").read_text())
+    kind = generators.load(config["generator"]["kind"])
+    chosen = parse(kind.Sampling, cfg.sampling, "evaluate.sampling")
+    model = sampling.load(trained)
+    bench = Bench.prepare(project, "label" in model.takes(), cfg.neighbours)
+    count = count_of(cfg, bench)
+    column = modalities.load(bench.evaluator.data.modality).CONTENT
+
+    def from_model(real: Seen, seed: int) -> np.ndarray:
+        return sampling.draw(model, len(real), seed, chosen, labels=real.label)[column]
+
+    draws = [one_draw(bench, from_model, seed_from(cfg.seed, number), count) for number in range(cfg.draws)]
+    scores = table(draws)
+    card = describe(cfg, project, bench, config, plain(chosen), count)
+    shutil.rmtree(folder / "samples", ignore_errors=True)  # an earlier model may have left labels
+    write_arrays(folder / "samples", columns_of(draws[0].samples, column))
+    draw_pictures(folder, bench, draws[0].samples, cfg.columns)
+    metrics = {**scores, **by_class(draws, bench), "card": card}
+    write_json(folder / "metrics.json", metrics)
+    report.write(folder, trained / "curves.csv")
+    return {name: row["value"] for name, row in scores.items()}
+
+
+def count_of(cfg: Config, bench: Bench) -> int:
+    """Examples of each draw. Raises DataError when they are too few."""
+    count = min(int(cfg.held_out_share * len(bench.held_out)), len(bench.training), cfg.most)
+    needed = max(fewest(bench.held_out.features.shape[1]), cfg.neighbours + 1)
+    if count < needed:
+        raise DataError(
+            f"a draw has {count} examples and the scores need {needed}; raise evaluate.held_out_share, evaluate.most "
+            "or augment.test (params.yaml), or bring more data"
+        )
+    return count
+
+
+def by_class(draws: Sequence[Draw], bench: Bench) -> dict[str, dict[str, float]]:
+    """Per class, over the samples of all draws, what a good mean can hide: agreement, distance to the real class."""
+    asked, real = [draw.samples.label for draw in draws], bench.held_out
+    if real.label is None or any(label is None for label in asked):
+        return {}
+    label = np.concatenate([label for label in asked if label is not None])
+    features = np.concatenate([draw.samples.features for draw in draws])
+    classes = bench.evaluator.data.classes
+    agreement = agreement_by_class(label, bench.evaluator.classify(features), classes)
+    distance = {
+        name: kernel_distance(features[label == number], real.features[real.label == number])
+        for number, name in enumerate(classes)
+        if min((label == number).sum(), (real.label == number).sum()) > 1
+    }
+    return {"label_agreement_by_class": rounded(agreement), "kernel_distance_by_class": rounded(distance)}
+
+
+def describe(
+    cfg: Config, project: Project, bench: Bench, config: Mapping[str, Any], chosen: Mapping[str, Any], count: int
+) -> dict[str, Any]:
+    """The protocol, without which no figure is worth anything."""
+    evaluator = json.loads((project.artifacts / "calibrate" / CARD).read_text())
+    meta = json.loads((project.artifacts / "augment" / "meta.json").read_text())
+    weights = (project.artifacts / "train" / "model.safetensors").read_bytes()
+    low, high = INTERVAL
+    return {
+        "generator": config["generator"]["kind"],
+        "dataset": meta.get("dataset", "unnamed"),
+        "modality": bench.evaluator.data.modality,
+        "condition": "label" if bench.held_out.label is not None else "none",
+        "weights": f"moving average (EMA), decay {config['ema_decay']}",
+        "sampling": dict(chosen),
+        "split": "test",
+        "held_out_count": len(bench.held_out),
+        "training_count": len(bench.training),
+        "draws": cfg.draws,
+        "count_of_a_draw": count,
+        "seed": cfg.seed,
+        "neighbours": cfg.neighbours,
+        "interval": f"percentiles {low} to {high} of the draws",
+        "floor": "training examples (for memorisation held-out ones) in the samples' place, equal count",
+        "baseline": "a Gaussian with mean and covariance of the training examples"
+        + (" of each class" if bench.held_out.label is not None else ""),
+        "evaluator_accuracy": evaluator["accuracy"],
+        "evaluator_accuracy_count": evaluator["accuracy_count"],
+        "evaluator_digest": bench.evaluator.digest,
+        "model_digest": hashlib.sha256(weights).hexdigest(),
+    }
+
+
+def columns_of(samples: Seen, column: str) -> dict[str, np.ndarray]:
+    return {column: samples.content} | ({} if samples.label is None else {"label": samples.label})
+
+
+def draw_pictures(folder: Path, bench: Bench, samples: Seen, columns: int) -> None:
+    """samples.png, a row a class if there are labels; neighbours.png, samples above their nearest training examples.
+
+    The first samples of the first draw: none is chosen for its looks.
+    """
+    picture = modalities.load(bench.evaluator.data.modality).picture
+    shown = grid(samples, columns)  # (rows, columns)
+    above = shown.ravel()[np.linspace(0, shown.size - 1, min(columns, shown.size)).astype(int)]
+    _, below = bench.nearest(samples.features[above])
+    pairs = np.concatenate([samples.content[above], bench.training.content[below]])
+    with written_aside(folder / "samples.png") as aside:
+        picture(samples.content[shown.ravel()], shown.shape[1]).save(aside)
+    with written_aside(folder / "neighbours.png") as aside:
+        picture(pairs, len(above)).save(aside)
+
+
+def grid(samples: Seen, columns: int) -> np.ndarray:
+    """Rows of `samples` to show, as many in each line: a line a class, or as many lines as columns."""
+    if samples.label is None:
+        width = min(columns, len(samples))
+        return np.arange(min(len(samples) // width, columns) * width).reshape(-1, width)
+    found = [np.flatnonzero(samples.label == label) for label in np.unique(samples.label)]
+    width = min(columns, *(len(rows) for rows in found))
+    return np.stack([rows[:width] for rows in found])

@@ -7,6 +7,7 @@ model's parameters and the metric card follow from it) and `Model`, which offers
 Shapes: B examples in a batch, S the shape of one example as its modality batches it.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -37,6 +38,7 @@ class Model(Protocol):
 
     modalities: ClassVar[frozenset[str]]  # of what it can be trained
     likelihood: ClassVar[bool]  # whether it gives the (log-)likelihood of an example, or a bound
+    data: DataSpec  # what it was built for
 
     def takes(self) -> tuple[str, ...]:
         """The conditions that `sample` wants, as keys of a batch: ("label",) or ()."""
@@ -70,3 +72,8 @@ def build(kind: str, config: Any, data: DataSpec) -> Model:
         raise ValueError(f"generator '{kind}' makes {takes}; the data are of modality '{data.modality}'")
     model: Model = module.Model(config, data)
     return model
+
+
+def module_of(model: Model) -> ModuleType:
+    """The file that a model comes from, with its `Config` and `Sampling`."""
+    return sys.modules[type(model).__module__]

@@ -1,0 +1,54 @@
+"""Showing how far a long computation is: a bar on a terminal, a line every few seconds elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_SECONDS = 5.0
+Show = Callable[[int], None]
+
+
+@contextmanager
+def shown(name: str, total: int, start: int, examples_per_step: int) -> Iterator[Show]:
+    """A function to call with the number of steps done; it shows steps, examples per second and time left."""
+    if sys.stderr.isatty():
+        with bar(name, total, start, examples_per_step) as show:
+            yield show
+    else:
+        yield lines(name, total, start, examples_per_step)
+
+
+@contextmanager
+def bar(name: str, total: int, start: int, examples_per_step: int) -> Iterator[Show]:
+    from rich.console import Console
+
+    columns = TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}")
+    began = time.monotonic()
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task(name, total=total, completed=start, speed="")
+
+        def show(done: int) -> None:
+            speed = (done - start) * examples_per_step / max(time.monotonic() - began, 1e-9)
+            progress.update(task, completed=done, speed=f"{speed:,.0f} examples/s")
+
+        yield show
+
+
+def lines(name: str, total: int, start: int, examples_per_step: int) -> Show:
+    began = last = time.monotonic()
+
+    def show(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < LINE_SECONDS:
+            return
+        last = now
+        steps_per_second = (done - start) / (now - began)
+        left = (total - done) / max(steps_per_second, 1e-9)
+        speed = f"{steps_per_second * examples_per_step:,.0f} examples/s"
+        print(f"{name}: {done:,} of {total:,} steps, {speed}, {left:,.0f} s left", file=sys.stderr, flush=True)
+
+    return show

@@ -1,0 +1,271 @@
+"""train: fit the generator; resume exactly where an earlier run of the same training stopped.
+
+Reads artifacts/augment/{meta.json,train,validation} and writes artifacts/train/{model.safetensors,config.json,
+curves.csv,samples}, which hold no time and no name of a run: equal inputs give equal files.
+"""
+
+import hashlib
+import json
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from genpipe import checkpoint, code, devices, generators, modalities, progress, sampling, tracking, training
+from genpipe.config import Choice, Field, Plugin, parse, plain, settings
+from genpipe.curve import Curve
+from genpipe.data.arrays import Arrays, DataSpec
+from genpipe.data.batches import Batches
+from genpipe.devices import Compute
+from genpipe.errors import StageError
+from genpipe.files import write_json, written_aside
+from genpipe.project import Project
+from genpipe.training import State
+
+CHANGES_NOTHING = {"checkpoint_every_steps", "checkpoint_keep", "max_seconds"}  # in what training ends with
+PICTURED, COLUMNS = 100, 10  # samples in a picture, and in a row of it
+
+
+@settings
+class Config(training.Config):
+    generator: Annotated[Any, Plugin("genpipe.generators")] = Field(default="gan", description="kind of model")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="where to train")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="of the products; auto takes bf16 where it pays, and weights stay in fp32"
+    )
+    compile: bool = Field(default=False, description="translate networks by torch.compile; pays in long trainings")
+    channels_last: bool = Field(default=False, description="store images channel by channel; pays for convolutions")
+    threads: int = Field(default=0, ge=0, description="threads on a CPU; 0 leaves the choice to PyTorch")
+    log_every: int = Field(default=100, ge=1, description="steps that a point of the curves averages over")
+    pictures: int = Field(default=10, ge=0, description="pictures of samples over the whole training")
+    checkpoint_every_steps: int = Field(default=1000, ge=1, description="steps between checkpoints")
+    checkpoint_keep: int = Field(default=2, ge=1, description="checkpoints kept; a broken one costs one interval")
+    max_seconds: float = Field(default=0.0, ge=0, description="stop with a checkpoint after so long; 0 sets no limit")
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.micro_batches:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batches {self.micro_batches}")
+        for part in self.parts:
+            training.optimizer_of(self, part)
+
+
+class Recorder(Protocol):
+    """Where a training's numbers and pictures go while it runs."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+    def picture(self, step: int, image: Image.Image) -> None: ...
+    def flush(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Session:
+    """One training: what it is made of, where its checkpoints lie, and what the leading process writes."""
+
+    cfg: Config
+    project: Project
+    compute: Compute
+    data: DataSpec
+    identity: checkpoint.Identity
+    state: State
+    curve: Curve
+    stop: "Stop" = field(default_factory=lambda: Stop())
+
+    @property
+    def digest(self) -> str:
+        return digest(self.identity)
+
+    @property
+    def folder(self) -> Path:
+        return self.project.state / "checkpoints" / self.digest[:16]
+
+
+def run(cfg: Config, project: Project) -> dict[str, float]:
+    """The last point of the curve. Raises StageError when it was stopped; the next run goes on from there."""
+    data = DataSpec.read(project.artifacts / "augment" / "meta.json")
+    with devices.joined(cfg.device, cfg.precision, cfg.threads, weights_of(cfg.generator, data)) as compute:
+        state = training.new_state(cfg.generator, data, cfg, compute)
+        identity = identify(cfg, project, compute)
+        session = Session(cfg, project, compute, data, identity, state, Curve(cfg.log_every))
+        resume(session)
+        with ExitStack() as stack:
+            stack.enter_context(session.stop.listening())
+            recorder: Recorder | None = None
+            if compute.leads:
+                recorder = stack.enter_context(tracking.training_run(project, session.digest, plain(cfg)))
+            train(session, recorder)
+        if compute.leads:
+            publish(session)
+            shutil.rmtree(session.folder)
+    return session.curve.rows[-1]
+
+
+def weights_of(generator: Choice, data: DataSpec) -> int:
+    """How many weights the model will have, without making them."""
+    with torch.device("meta"):
+        model = generators.build(generator.kind, generator.config, data)
+    return sum(weight.numel() for part in model.parts().values() for weight in part.parameters())
+
+
+def identify(cfg: Config, project: Project, compute: Compute) -> checkpoint.Identity:
+    """All that decides what training ends with; a checkpoint is resumed by a run of equal identity only."""
+    config = {key: value for key, value in plain(cfg).items() if key not in CHANGES_NOTHING}
+    return {
+        "config": config | {"device": compute.device.type, "precision": compute.precision},
+        "data": digest_of_arrays(project.artifacts / "augment"),
+        "code": code.closure_digest("train", cfg.generator.kind),
+    }
+
+
+def digest_of_arrays(folder: Path) -> str:
+    files = [
+        folder / "meta.json",
+        *sorted((folder / "train").glob("*.npy")),
+        *sorted((folder / "validation").glob("*")),
+    ]
+    names = [file.relative_to(folder).as_posix() for file in files]
+    return digest({name: checkpoint.digest_of(file) for name, file in zip(names, files, strict=True)})
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def resume(session: Session) -> None:
+    """Take up this training's newest checkpoint; without one, say which unfinished training is not resumed, and why."""
+    resumed = checkpoint.load(session.folder, session.state, session.identity)
+    session.curve.restore(resumed.curve)
+    if not session.compute.leads:
+        return
+    for note in resumed.notes:
+        tell(note)
+    if session.state.step:
+        tell(f"resumed at step {session.state.step:,} of {session.cfg.steps:,}")
+        return
+    for folder in sorted(session.folder.parent.glob("*")):
+        if folder != session.folder and (other := checkpoint.identity_of(folder)):
+            changed = "; ".join(checkpoint.differences(other, session.identity))
+            tell(f"a new training; the unfinished one in {folder} is not resumed, since these differ: {changed}")
+
+
+def tell(line: str) -> None:
+    print(f"train: {line}", file=sys.stderr, flush=True)
+
+
+def train(session: Session, recorder: Recorder | None) -> None:
+    """Step to the end; every process steps, the leading one records. Raises StageError when asked to stop."""
+    cfg, state, compute = session.cfg, session.state, session.compute
+    prepare(session)
+    pictured = picture_steps(cfg)
+    with progress.shown("train", cfg.steps, state.step, cfg.batch_size * len(state.model.updates())) as show:
+        for logged in training.fit(state, batches(session), cfg, compute):
+            row = session.curve.add(state.step, logged, last=state.step == cfg.steps)
+            stopped = compute.any(session.stop.asked or session.stop.late(cfg.max_seconds))
+            if recorder:
+                if row:
+                    recorder.log(state.step, row)
+                if state.step in pictured:
+                    recorder.picture(state.step, picture(session))
+                if stopped or state.step % cfg.checkpoint_every_steps == 0:
+                    recorder.flush()
+                    save(session)
+                show(state.step)
+            if stopped:
+                raise StageError(f"stopped at step {state.step:,} of {cfg.steps:,}; the next run resumes there")
+
+
+def prepare(session: Session) -> None:
+    """Memory layout and compilation, which leave names and values of the weights as they are."""
+    parts = session.state.model.parts()
+    if session.cfg.channels_last:
+        for part in parts.values():
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of its 4-d weights
+    if session.cfg.compile:
+        for name in session.state.model.compilable():
+            parts[name].compile()
+
+
+def batches(session: Session) -> Batches:
+    augmented, cfg = session.project.artifacts / "augment", session.cfg
+    meta = json.loads((augmented / "meta.json").read_text(encoding="utf-8"))
+    modality = modalities.load(session.data.modality)
+    return Batches(
+        Arrays(augmented / "train"),
+        session.data.modality,
+        parse(modality.Augmentation, meta["augmentation"], "augment.augmentation"),
+        size=cfg.batch_size // cfg.micro_batches,
+        micro_batches=cfg.micro_batches,
+        updates=len(session.state.model.updates()),
+        seed=cfg.seed,
+        device=session.compute.device,
+    )
+
+
+def picture_steps(cfg: Config) -> set[int]:
+    """Evenly spread, the last step among them."""
+    return {round(cfg.steps * number / cfg.pictures) for number in range(1, cfg.pictures + 1)}
+
+
+def picture(session: Session) -> Image.Image:
+    """Samples of the averaged weights, always from the same noise; kept with the checkpoints until all is done."""
+    state, modality = session.state, modalities.load(session.data.modality)
+    chosen = sampling.chosen(state.average, {})
+    drawn = sampling.draw(state.average, PICTURED, session.cfg.seed, chosen, device=session.compute.device)
+    image: Image.Image = modality.picture(drawn[modality.CONTENT], COLUMNS)
+    with written_aside(session.folder / "samples" / f"step-{state.step:08d}.png") as aside:
+        image.save(aside)
+    return image
+
+
+def save(session: Session) -> None:
+    cfg = session.cfg
+    checkpoint.save(session.folder, session.state, session.identity, session.curve.plain(), cfg.checkpoint_keep)
+
+
+def publish(session: Session) -> None:
+    """Write the outputs of the finished training."""
+    folder, state = session.project.artifacts / "train", session.state
+    shutil.rmtree(folder / "samples", ignore_errors=True)
+    shutil.copytree(session.folder / "samples", folder / "samples")
+    session.curve.write(folder / "curves.csv")
+    weights = state.average.sampler().state_dict()
+    with written_aside(folder / "model.safetensors") as aside:
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, aside)
+    content = {"train": plain(session.cfg), "data": session.data.plain(), "digest": session.digest}
+    write_json(folder / "config.json", {**content, "identity": session.identity})
+
+
+class Stop:
+    """Whether training should end early: a signal asks for it, or its time is over."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._began = time.monotonic()
+
+    def late(self, max_seconds: float) -> bool:
+        return 0 < max_seconds < time.monotonic() - self._began
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGTERM and Control-C as a request to finish the step. Outside the main thread there is nothing to take."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: object) -> None:
+        self.asked = True

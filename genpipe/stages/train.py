@@ -27,7 +27,7 @@ from genpipe.curve import Curve
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.data.batches import Batches
 from genpipe.devices import Compute
-from genpipe.errors import StageError
+from genpipe.errors import ConfigError, StageError
 from genpipe.files import write_json, written_aside
 from genpipe.project import Project
 from genpipe.training import State
@@ -96,6 +96,7 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
         state = training.new_state(cfg.generator, data, cfg, compute)
         identity = identify(cfg, project, compute)
         session = Session(cfg, project, compute, data, identity, state, Curve(cfg.log_every))
+        prepare(session)
         resume(session)
         with ExitStack() as stack:
             stack.enter_context(session.stop.listening())
@@ -105,14 +106,17 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
             train(session, recorder)
         if compute.leads:
             publish(session)
-            shutil.rmtree(session.folder)
+            shutil.rmtree(session.folder, ignore_errors=True)  # a short training may have left nothing there
     return session.curve.rows[-1]
 
 
 def weights_of(generator: Choice, data: DataSpec) -> int:
-    """How many weights the model will have, without making them."""
-    with torch.device("meta"):
-        model = generators.build(generator.kind, generator.config, data)
+    """How many weights the model will have, without making them. Raises ConfigError when it does not suit the data."""
+    try:
+        with torch.device("meta"):
+            model = generators.build(generator.kind, generator.config, data)
+    except ValueError as error:
+        raise ConfigError([f"params.yaml: {error}"]) from None
     return sum(weight.numel() for part in model.parts().values() for weight in part.parameters())
 
 
@@ -127,11 +131,7 @@ def identify(cfg: Config, project: Project, compute: Compute) -> checkpoint.Iden
 
 
 def digest_of_arrays(folder: Path) -> str:
-    files = [
-        folder / "meta.json",
-        *sorted((folder / "train").glob("*.npy")),
-        *sorted((folder / "validation").glob("*")),
-    ]
+    files = [folder / "meta.json", *sorted(folder.glob("train/*.npy")), *sorted(folder.glob("validation/*.npy"))]
     names = [file.relative_to(folder).as_posix() for file in files]
     return digest({name: checkpoint.digest_of(file) for name, file in zip(names, files, strict=True)})
 
@@ -164,7 +164,6 @@ def tell(line: str) -> None:
 def train(session: Session, recorder: Recorder | None) -> None:
     """Step to the end; every process steps, the leading one records. Raises StageError when asked to stop."""
     cfg, state, compute = session.cfg, session.state, session.compute
-    prepare(session)
     pictured = picture_steps(cfg)
     with progress.shown("train", cfg.steps, state.step, cfg.batch_size * len(state.model.updates())) as show:
         for logged in training.fit(state, batches(session), cfg, compute):
@@ -184,11 +183,11 @@ def train(session: Session, recorder: Recorder | None) -> None:
 
 
 def prepare(session: Session) -> None:
-    """Memory layout and compilation, which leave names and values of the weights as they are."""
-    parts = session.state.model.parts()
+    """Memory layout and compilation, before anything is restored; names and values of the weights stay."""
+    parts, averaged = session.state.model.parts(), session.state.average.parts()
     if session.cfg.channels_last:
-        for part in parts.values():
-            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of its 4-d weights
+        for part in (*parts.values(), *averaged.values()):
+            part.to(memory_format=torch.channels_last)  # of its 4-d weights
     if session.cfg.compile:
         for name in session.state.model.compilable():
             parts[name].compile()
@@ -235,6 +234,7 @@ def publish(session: Session) -> None:
     """Write the outputs of the finished training."""
     folder, state = session.project.artifacts / "train", session.state
     shutil.rmtree(folder / "samples", ignore_errors=True)
+    (session.folder / "samples").mkdir(parents=True, exist_ok=True)  # no picture, an empty folder
     shutil.copytree(session.folder / "samples", folder / "samples")
     session.curve.write(folder / "curves.csv")
     weights = state.average.sampler().state_dict()
@@ -256,7 +256,7 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGTERM and Control-C as a request to finish the step. Outside the main thread there is nothing to take."""
+        """Take SIGTERM and Control-C as a request to finish the step; outside the main thread there are none."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

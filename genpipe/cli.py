@@ -1,4 +1,4 @@
-"""The command `genpipe`: reads the words, calls the library, prints; exit code 0 done, 1 failed, 2 bad usage or settings.
+"""The command `genpipe`: reads the words and calls the library. Exit code 0 done, 1 failed, 2 bad usage or settings.
 
 Everything heavy is imported in the command that needs it, so that `--help` answers at once.
 """
@@ -6,7 +6,7 @@ Everything heavy is imported in the command that needs it, so that `--help` answ
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from genpipe import __version__
@@ -32,38 +32,40 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-C", dest="directory", type=Path, default=Path(), metavar="DIR", help="the project's folder")
+    common.add_argument("--debug", action="store_true", help="show tracebacks")
     whole = argparse.ArgumentParser(prog="genpipe", description="Data in, an evaluated and registered generator out.")
     whole.add_argument("--version", action="version", version=f"genpipe {__version__}")
-    whole.add_argument("-C", dest="directory", type=Path, default=Path(), metavar="DIR", help="the project's folder")
-    whole.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="run the pipeline: every stage that has something to do")
-    run.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml")
+    def add(name: str, text: str, do: Callable[[argparse.Namespace], int | None]) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, parents=[common])
+        command.set_defaults(do=do)
+        return command
+
+    run = add("run", "run the pipeline: every stage that has something to do", command_run)
+    run.add_argument(
+        "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml"
+    )
     run.add_argument("--dry-run", action="store_true", help="check the settings and say what would run")
-    run.set_defaults(do=command_run)
 
-    stage = commands.add_parser("stage", help="run one stage itself, as dvc.yaml does")
+    stage = add("stage", "run one stage itself, as dvc.yaml does", command_stage)
     stage.add_argument("name", metavar="NAME", help="ingest, validate, augment, calibrate, train, evaluate or register")
-    stage.set_defaults(do=command_stage)
 
-    sample = commands.add_parser("sample", help="draw samples from a registered model or a folder of train's outputs")
+    sample = add("sample", "draw samples from a registered model or a folder of train's outputs", command_sample)
     sample.add_argument("model", help="models:/NAME@champion, models:/NAME/3, or a folder such as artifacts/train")
     sample.add_argument("-n", dest="count", type=int, default=64, metavar="COUNT", help="how many (64)")
     sample.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that is empty or absent")
     sample.add_argument("--seed", type=int, default=0, help="equal seed, equal samples (0)")
     sample.add_argument("--label", help="only this class; all of them in turn unless given")
     sample.epilog = "Further options are the kind's own, such as --truncation 0.7; a wrong one lists those there are."
-    sample.set_defaults(do=command_sample)
 
-    for name, text, do in (
-        ("recipes", "the ready sets of settings", command_recipes),
-        ("generators", "the kinds of models, with what each can do", command_generators),
-        ("config", "every key of params.yaml with type, default and meaning", command_config),
-        ("dvc", "print dvc.yaml from the table of stages", command_dvc),
-        ("ui", "open MLflow's pages on the project's stores", command_ui),
-    ):
-        commands.add_parser(name, help=text).set_defaults(do=do)
+    add("recipes", "list the ready sets of settings", command_recipes)
+    add("generators", "list the kinds of models, with what each can do", command_generators)
+    add("config", "list every key of params.yaml with type, default and meaning", command_config)
+    add("dvc", "print dvc.yaml from the table of stages", command_dvc)
+    add("ui", "serve MLflow's pages on the project's stores", command_ui)
     return whole
 
 

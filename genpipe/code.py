@@ -2,14 +2,14 @@
 
 import ast
 import hashlib
+import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import genpipe
+from genpipe import PACKAGE
 from genpipe.stages import STAGES, Stage
 
-PACKAGE = Path(genpipe.__file__).parent
 # What only finds, reports or guards can't change what a stage writes; an edit there must not train anew.
 OBSERVERS = {
     "genpipe",
@@ -50,15 +50,31 @@ def closure_digest(stage: str, kind: str) -> str:
     return total.hexdigest()
 
 
+def copy(folder: Path, kind: str, modality: str) -> Path:
+    """Copy the code that samples a model of `kind` below `folder`; returns the package, which works by itself."""
+    starts = ("genpipe.sampling", f"genpipe.generators.{kind}", f"genpipe.modalities.{modality}")
+    files = {file for start in starts for file in walk(start, frozenset()).values()}
+    packages = {parent / "__init__.py" for file in files for parent in file.parents if parent.is_relative_to(PACKAGE)}
+    for file in files | packages:
+        target = folder / relative(file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    return folder / PACKAGE.name
+
+
 @cache
-def walk(start: str) -> dict[str, Path]:
-    """Module name → file, for `start` and all that it imports from genpipe, observers left out."""
+def walk(start: str, without: frozenset[str] = frozenset(OBSERVERS)) -> dict[str, Path]:
+    """Module name → file, for `start` and all that it imports from genpipe.
+
+    Left out are the modules `without` and, where there are such, those of packages that are loaded by name.
+    """
     found: dict[str, Path] = {}
     waiting = [start, *imports(source_of(start))]
     while waiting:
         name = waiting.pop()
         file = source_of(name)
-        if name in found or name in OBSERVERS or file is None or name.rpartition(".")[0] in LOADED_BY_NAME:
+        by_name = without and name.rpartition(".")[0] in LOADED_BY_NAME
+        if name in found or name in without or by_name or file is None:
             continue
         found[name] = file
         waiting += imports(file)

@@ -1,4 +1,4 @@
-"""What `genpipe run` and `genpipe stage` do around the flow: settings checked and changed, work to do found, a summary."""
+"""What `genpipe run` and `genpipe stage` do: check and change settings, find work to do, start the flow, sum it up."""
 
 import os
 import sys
@@ -91,7 +91,9 @@ def change(project: Project, changes: Sequence[str], *, write: bool) -> Project:
     changed = Project(project.root)
     changed.__dict__["params"] = YAML(typ="safe").load(buffer.getvalue())
     check(changed)
-    sys.stdout.writelines(unified_diff(before.splitlines(True), buffer.getvalue().splitlines(True), "params.yaml", "now"))
+    sys.stdout.writelines(
+        unified_diff(before.splitlines(True), buffer.getvalue().splitlines(True), "params.yaml", "now")
+    )
     if write:
         with written_aside(file) as aside:
             aside.write_text(buffer.getvalue(), encoding="utf-8")

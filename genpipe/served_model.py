@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 
-class ServedModel(mlflow.pyfunc.PythonModel):
+class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]  # untyped in MLflow
     """One row asked, one example given: `label` for a conditional model, else `sample`, the sample's number.
 
     Returns the examples as stored: uint8 (rows, *shape). `params` are the seed and the kind's Sampling.
@@ -27,12 +27,15 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         self.model = sampling.load(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
-        from genpipe import sampling
+        from genpipe import generators, modalities, sampling
+        from genpipe.config import parse
 
         chosen = dict(params or {})
+        seed = int(chosen.pop("seed", 0))
+        options = parse(generators.module_of(self.model).Sampling, chosen, "params")
         labels = model_input["label"].to_numpy(np.int64) if "label" in model_input else None
-        drawn = sampling.draw(self.model, len(model_input), int(chosen.pop("seed", 0)), chosen, labels)
-        return drawn[self.model.content]
+        drawn = sampling.draw(self.model, len(model_input), seed, options, labels=labels)
+        return drawn[modalities.load(self.model.data.modality).CONTENT]
 
 
 def answer(request: dict[str, Any]) -> None:

@@ -31,7 +31,9 @@ def show(project: Project, seconds: Mapping[str, float]) -> None:
     registered = json.loads((project.state / "registered.json").read_text(encoding="utf-8"))
     name, version, alias = registered["name"], registered["version"], registered["alias"]
     console.print(f"[bold]Model[/bold]   {name}, version {version}, alias [green]{alias}[/green]")
-    console.print("[bold]Look at[/bold] artifacts/evaluate/report.html   artifacts/evaluate/samples.png   artifacts/train/samples/")
+    console.print(
+        "[bold]Look at[/bold] artifacts/evaluate/report.html  artifacts/evaluate/samples.png  artifacts/train/samples/"
+    )
     console.print(f"[bold]Next[/bold]    genpipe sample models:/{name}@{alias} -n 64 --out samples", highlight=False)
     console.print("        genpipe ui", highlight=False)
     console.print("        genpipe run --set train.generator.kind=vae", highlight=False)
@@ -40,7 +42,9 @@ def show(project: Project, seconds: Mapping[str, float]) -> None:
 def score_table(project: Project) -> Table:
     """The scores of metrics.json."""
     metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
-    table = Table("score", "value", "interval", "real data", title="Samples against held-out data", title_justify="left")
+    table = Table(
+        "score", "value", "interval", "real data", title="Samples against held-out data", title_justify="left"
+    )
     for name, score in metrics.items():
         if isinstance(score, dict) and "value" in score:
             interval = f"{score['low']:.3f} to {score['high']:.3f}" if "low" in score else ""

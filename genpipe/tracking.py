@@ -22,9 +22,9 @@ import mlflow
 import numpy as np
 import yaml
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.data.sources import LocalArtifactDatasetSource
+from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
 from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion as ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models.signature import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
@@ -114,7 +114,7 @@ def connect(project: Project) -> str:
     """Point MLflow at the project's stores; returns the id of its experiment, which is made if need be."""
     settings = project.mlflow
     mlflow.set_tracking_uri(settings.server.mlflow_tracking_uri)
-    mlflow.set_registry_uri(settings.server.mlflow_registry_uri)
+    mlflow.set_registry_uri(settings.server.mlflow_registry_uri or settings.server.mlflow_tracking_uri)
     client, name = mlflow.MlflowClient(), settings.tracking.experiment.name
     try:
         if found := client.get_experiment_by_name(name):
@@ -136,8 +136,8 @@ def find_run(project: Project, digest: str, states: tuple[str, ...] = ("FINISHED
     return next((run for run in runs if run.info.status in states), None)
 
 
-def restored_run(project: Project, digest: str, config: Mapping[str, Any], curves: list[dict[str, float]]) -> Run:
-    """A run made from a training's outputs, for a store that has never seen the training; tagged as restored."""
+def restored_run(project: Project, digest: str, config: Mapping[str, Any], curves: list[dict[str, float]]) -> str:
+    """The id of a run made from a training's outputs, for a store that has never seen it; tagged as restored."""
     experiment = connect(project)
     with mlflow.start_run(experiment_id=experiment, run_name=f"{config['generator']['kind']}-{digest[:8]}") as active:
         run = TrainingRun(mlflow.MlflowClient(), active)
@@ -146,14 +146,15 @@ def restored_run(project: Project, digest: str, config: Mapping[str, Any], curve
         for row in curves:
             run.log(int(row["step"]), {key: value for key, value in row.items() if key != "step" and value == value})
         run.flush()
-    return mlflow.get_run(run.run_id)
+    return str(run.run_id)
 
 
-def run_link(project: Project, run: Run) -> str:
+def run_link(project: Project, run_id: str) -> str:
     """The run's page on the tracking server, or where `genpipe ui` shows it."""
+    experiment = mlflow.get_run(run_id).info.experiment_id
     uri, ui = project.mlflow.server.mlflow_tracking_uri, project.mlflow.ui
     base = uri.rstrip("/") if uri.startswith("http") else f"http://{ui.host}:{ui.port}"
-    return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"{base}/#/experiments/{experiment}/runs/{run_id}"
 
 
 def flat(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
@@ -169,7 +170,9 @@ def data_input(project: Project) -> MetaDataset:
     """The raw data as MLflow's dataset, by the digest under which DVC keeps them."""
     (out,) = yaml.safe_load((project.root / "data.dvc").read_text(encoding="utf-8"))["outs"]
     name = next(project.data.glob("*/dataset.yaml")).parent.name
-    return MetaDataset(source=LocalArtifactDatasetSource(project.data.as_uri()), name=name, digest=out["md5"])
+    return MetaDataset(  # type: ignore[abstract]  # by MLflow's own documentation
+        source=LocalArtifactDatasetSource(project.data.as_uri()), name=name, digest=out["md5"]
+    )
 
 
 def dvc_digests(project: Project) -> dict[str, str]:
@@ -224,11 +227,8 @@ def log_evaluation(project: Project, run_id: str, metrics: Mapping[str, float], 
         client.log_artifact(run_id, str(file), "evaluation")
 
 
-def log_version(project: Project, run_id: str, model: Path, code: Path, **described: Any) -> ModelVersion:
-    """Log the model of folder `model` with the source folder `code` to the run, and register it as a new version.
-
-    `described` holds signature and example as `pyfunc.log_model` takes them.
-    """
+def log_version(project: Project, run_id: str, model: Path, code: Path, signature: ModelSignature) -> ModelVersion:
+    """Log the model of folder `model` with the source folder `code` to the run, and register it as a new version."""
     connect(project)
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
@@ -237,7 +237,7 @@ def log_version(project: Project, run_id: str, model: Path, code: Path, **descri
             artifacts={"model": str(model)},
             code_paths=[str(code)],
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
-            **described,
+            signature=signature,
         )
     client, name = mlflow.MlflowClient(), project.mlflow.registry.name
     if not client.search_registered_models(f"name = '{name}'"):

@@ -5,7 +5,6 @@ outside the DAG and decide for themselves. Tasks run in the flow's own thread: a
 them there, and `supervise` ends the child's whole process group.
 """
 
-from pathlib import Path
 from typing import Any
 
 from prefect import State, Task, get_run_logger, task

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,10 @@ class DataSpec:
         """From meta.json. Raises DataError when the augment stage has not written it."""
         if not file.exists():
             raise DataError(f"{file} is absent; `genpipe run` or `dvc repro augment` writes it")
-        meta = json.loads(file.read_text())
+        return cls.of(json.loads(file.read_text(encoding="utf-8")))
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any]) -> "DataSpec":
         return cls(meta["modality"], tuple(meta["shape"]), tuple(meta["classes"]))
 
     def plain(self) -> dict[str, object]:

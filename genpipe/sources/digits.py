@@ -1,6 +1,7 @@
 """Handwritten digits: the 1,797 real 8×8 greyscale images that scikit-learn carries; needs no network."""
 
 from collections.abc import Iterator
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ DATASET = Dataset(
 @settings
 class Config:
     """There is nothing to choose."""
+
+
+def fingerprint(config: Config) -> str:
+    return f"scikit-learn {metadata.version('scikit-learn')}"
 
 
 def rows(config: Config) -> Iterator[dict[str, Any]]:

@@ -3,11 +3,14 @@
 It stands before the DAG, as an import: raw data come from outside, and `dvc pull` can bring them instead.
 """
 
+import json
+from pathlib import Path
 from typing import Annotated, Any
 
 from genpipe import dag
-from genpipe.config import Choice, Field, Plugin, settings
+from genpipe.config import Choice, Field, Plugin, plain, settings
 from genpipe.data import dataset
+from genpipe.files import write_json
 from genpipe.project import Project
 
 
@@ -22,5 +25,24 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     stored, added = dataset.add(project.data, source.module.DATASET, source.module.rows(source.config))
     if added or not (project.root / "data.dvc").exists():
         dag.version_data(project)
+    write_json(noted_file(project), seen(cfg))
     print(f"{stored.about.name}: {stored.rows} examples, {added} of them new")
     return {"examples": stored.rows, "added": added}
+
+
+def pending(project: Project) -> bool:
+    """Whether the source may hold rows that data/ has not."""
+    cfg, noted = project.section("ingest", Config), noted_file(project)
+    if not (project.root / "data.dvc").exists() or not noted.exists():
+        return True
+    return bool(json.loads(noted.read_text(encoding="utf-8")) != seen(cfg))
+
+
+def seen(cfg: Config) -> dict[str, Any]:
+    """The source as it is now."""
+    return {"source": plain(cfg.source), "fingerprint": cfg.source.module.fingerprint(cfg.source.config)}
+
+
+def noted_file(project: Project) -> Path:
+    """The source as it was when it was last read."""
+    return project.state / "ingested.json"

@@ -3,6 +3,7 @@
 It stands after the DAG, since it acts on a server: whether it has work is asked of the registry, by digest.
 """
 
+import csv
 import hashlib
 import json
 import shutil
@@ -11,8 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from genpipe import code, tracking
-from genpipe.config import Field, settings
+from genpipe import code, generators, modalities, tracking
+from genpipe.config import Field, parse, plain, settings
+from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.data.dataset import Stored
 from genpipe.errors import DataError
 from genpipe.files import write_json
@@ -27,18 +29,110 @@ class Config:
 
 
 def run(cfg: Config, project: Project) -> dict[str, float]:
-    """Log evaluation and model to the training's run, register a version, and note it in the project's state."""
-    config, metrics = outputs(project)
-    digest, evaluation = model_digest(project), file_digest(project.artifacts / "evaluate" / "metrics.json")
-    version = tracking.find_version(project, digest)
+    """Log evaluation and model to the training's run, register a version, and note it in the project's state.
+
+    Raises DataError when train or evaluate have not run. What the registry holds already is not made again.
+    """
+    config, metrics = read(project, "train/config.json"), read(project, "evaluate/metrics.json")
+    model, evaluation = model_digest(project), evaluation_digest(project)
+    version = tracking.find_version(project, model)
     if version is None or version.tags.get(EVALUATION) != evaluation:
         training = training_of(project, config)
-        tracking.log_evaluation(project, training.info.run_id, scores(metrics), project.artifacts / "evaluate")
-        version = version or log_version(project, training.info.run_id, config)
-    tags = {**cfg.tags, tracking.MODEL: digest, EVALUATION: evaluation, tracking.TRAINING: config["digest"]}
+        tracking.log_evaluation(project, training, scores(metrics), project.artifacts / "evaluate")
+        version = version or new_version(project, training, config)
+    tags = {**cfg.tags, tracking.TRAINING: config["digest"], tracking.MODEL: model, EVALUATION: evaluation}
     alias = tracking.label_version(project, version, tags, card(project, config, metrics))
-    link = tracking.run_link(project, version.run_id)
-    noted = {"name": version.name, "version": int(version.version), "alias": alias, "model": digest, "run": link}
-    write_json(project.state / "registered.json", noted)
-    print(f"{version.name} version {version.version}, alias {alias}")
+    noted = {"name": version.name, "version": int(version.version), "alias": alias, "model": model}
+    write_json(noted_file(project), {**noted, "run": tracking.run_link(project, str(version.run_id))})
+    print(f"{version.name} version {version.version} is {alias}")
     return {"version": float(version.version)}
+
+
+def pending(project: Project) -> bool:
+    """Whether the registry lacks a version of this model with this evaluation."""
+    if not noted_file(project).exists():
+        return True
+    version = tracking.find_version(project, model_digest(project))
+    return version is None or version.tags.get(EVALUATION) != evaluation_digest(project)
+
+
+def noted_file(project: Project) -> Path:
+    """What the last registration was, for the summary and for Prefect."""
+    return project.state / "registered.json"
+
+
+def read(project: Project, name: str) -> dict[str, Any]:
+    file = project.artifacts / name
+    if not file.exists():
+        raise DataError(f"{file} is absent; `genpipe run` or `dvc repro` makes it")
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def model_digest(project: Project) -> str:
+    return digest_of(project.artifacts / "train" / "model.safetensors", project.artifacts / "train" / "config.json")
+
+
+def evaluation_digest(project: Project) -> str:
+    return digest_of(project.artifacts / "evaluate" / "metrics.json")
+
+
+def digest_of(*files: Path) -> str:
+    """SHA-256 over the contents of files."""
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+
+
+def training_of(project: Project, config: Mapping[str, Any]) -> str:
+    """The id of the run that trained the model; where this store has none, of one made from the outputs."""
+    if found := tracking.find_run(project, config["digest"]):
+        return str(found.info.run_id)
+    with (project.artifacts / "train" / "curves.csv").open(encoding="utf-8", newline="") as file:
+        curves = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    return tracking.restored_run(project, config["digest"], config, curves)
+
+
+def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> tracking.ModelVersion:
+    """Log the model's two files and the code that samples it, and register them."""
+    data, generator = config["data"], config["generator"]
+    module = generators.load(generator["kind"])
+    chosen = {name: value for name, value in generator.items() if name != "kind"}
+    model = generators.build(generator["kind"], parse(module.Config, chosen, "train.generator"), DataSpec.of(data))
+    params = {"seed": 0, **plain(module.Sampling())}
+    content = modalities.load(data["modality"]).CONTENT
+    dtype = str(Arrays(project.artifacts / "augment" / "train")[content].dtype)
+    with TemporaryDirectory() as folder:
+        carried = code.copy(Path(folder), generator["kind"], data["modality"])
+        files = Path(folder) / "model"
+        files.mkdir()
+        for name in ("model.safetensors", "config.json"):
+            shutil.copy(project.artifacts / "train" / name, files)
+        signature = tracking.signature(model.takes(), params, tuple(data["shape"]), dtype)
+        return tracking.log_version(project, run_id, files, carried, signature)
+
+
+def scores(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The values of metrics.json, with interval and floor, as MLflow names them."""
+    found = dict[str, float]()
+    for name, score in metrics.items():
+        if isinstance(score, Mapping) and "value" in score:
+            parts = {"": "value", "_low": "low", "_high": "high", "_floor": "floor"}
+            found |= {name + suffix: float(score[key]) for suffix, key in parts.items() if score.get(key) is not None}
+    return found
+
+
+def card(project: Project, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """The version's description: what it is, its scores, the data's licence and source."""
+    about = Stored.find(project.data).about
+    lines = [
+        f"**{config['generator']['kind']}** trained on **{about.name}** ({about.modality}).",
+        "",
+        "| score | value | interval | real data |",
+        "|---|---|---|---|",
+    ]
+    for name, score in metrics.items():
+        if isinstance(score, Mapping) and "value" in score:
+            cells = [
+                f"{score[key]:.3f}" if score.get(key) is not None else "" for key in ("value", "low", "high", "floor")
+            ]
+            lines.append(f"| {name.replace('_', ' ')} | {cells[0]} | {cells[1]} to {cells[2]} | {cells[3]} |")
+    return "\n".join([*lines, "", f"Data: {about.source}. Licence: {about.licence}. {about.citation}"])

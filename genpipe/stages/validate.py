@@ -4,7 +4,6 @@ The suite runs in Great Expectations, whose result and pages (Data Docs) people 
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -88,35 +87,36 @@ def explain(table: pd.DataFrame, rules: Sequence[Rule]) -> pd.Series:
 
 def expectations(table: pd.DataFrame, rules: Sequence[Rule], pages: Path) -> list[dict[str, Any]]:
     """Run the rules as a Great Expectations suite and write its Data Docs to `pages`; one summary a rule, in order."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
-    from great_expectations.expectations.registry import get_expectation_impl
+    from great_expectations.checkpoint.actions import UpdateDataDocsAction
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
     batch = (
         context.data_sources.add_pandas("raw").add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
     )
     suite = context.suites.add(gx.ExpectationSuite(name="data"))
     for rule in rules:
-        suite.add_expectation(get_expectation_impl(rule.expectation)(column=rule.column, **rule.options))
+        kwargs = {"column": rule.column, **rule.options}
+        suite.add_expectation(ExpectationConfiguration(type=rule.expectation, kwargs=kwargs).to_domain_obj())
     definition = context.validation_definitions.add(gx.ValidationDefinition(name="data", data=batch, suite=suite))
+    context.add_data_docs_site(site_name="pages", site_config=site_at(pages))
+    action = UpdateDataDocsAction(name="pages", site_names=["pages"])
+    checkpoint = gx.Checkpoint(name="data", validation_definitions=[definition], actions=[action])
+    (result,) = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": table}).run_results.values()
+    ran: list[Any] = list(result.results)
+    found = {(one.expectation_config.type, one.expectation_config.kwargs["column"]): one for one in ran}
+    return [summarise(rule, found[rule.expectation, rule.column]) for rule in rules]
+
+
+def site_at(pages: Path) -> Any:
+    """Data Docs as files below `pages`."""
     backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(pages)}
     index = {"class_name": "DefaultSiteIndexBuilder"}
-    site = {"class_name": "SiteBuilder", "store_backend": backend, "site_index_builder": index}
-    context.add_data_docs_site(site_name="pages", site_config=site)
-    checkpoint = context.checkpoints.add(
-        gx.Checkpoint(
-            name="data",
-            validation_definitions=[definition],
-            actions=[gx.checkpoint.UpdateDataDocsAction(name="pages", site_names=["pages"])],
-        )
-    )
-    outcome = checkpoint.run(batch_parameters={"dataframe": table})
-    (result,) = outcome.run_results.values()
-    found = {(one.expectation_config.type, one.expectation_config.kwargs["column"]): one for one in result.results}
-    return [summarise(rule, found[rule.expectation, rule.column]) for rule in rules]
+    return {"class_name": "SiteBuilder", "store_backend": backend, "site_index_builder": index}
 
 
 def summarise(rule: Rule, result: Any) -> dict[str, Any]:

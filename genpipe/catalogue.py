@@ -1,0 +1,49 @@
+"""What there is to choose from: recipes, generators, keys of params.yaml; as tables on the terminal."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from genpipe import PACKAGE, generators, plugins
+from genpipe.config import explain
+from genpipe.stages import STAGES
+
+
+def show_recipes() -> None:
+    """Each recipe with the lines at its top: what it is, expected time and quality, command."""
+    console = Console()
+    for file in recipes():
+        head = [line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+        console.print(f"[bold]{file.stem}[/bold]", highlight=False)
+        console.print(*(f"  {line}" for line in head), sep="\n", highlight=False)
+
+
+def recipes() -> list[Path]:
+    return sorted((PACKAGE / "recipes").glob("*.yaml"))
+
+
+def show_generators() -> None:
+    """Each kind with what its file says it is, and what it can do."""
+    table = Table("kind", "what", "makes", "likelihood", "sampling options")
+    for kind in plugins.names(generators.__name__):
+        module = generators.load(kind)
+        first = (module.__doc__ or "").strip().partition("\n")[0]
+        can = module.Model
+        options = ", ".join(row.key.removeprefix("sample.") for row in explain(module.Sampling, "sample"))
+        table.add_row(kind, first, ", ".join(sorted(can.modalities)), "yes" if can.likelihood else "no", options)
+    Console().print(table)
+
+
+def show_config() -> None:
+    """Every key of params.yaml; a generator's own keys stand below `train.generator`, for each kind."""
+    table = Table("key", "type", "default", "meaning")
+    for name, stage in STAGES.items():
+        for row in explain(stage.module.Config, name):
+            table.add_row(*row)
+            if row.key == "train.generator.kind":
+                for kind in plugins.names(generators.__name__):
+                    for own in explain(generators.load(kind).Config, "train.generator"):
+                        table.add_row(own.key, own.type, own.default, f"[{kind}] {own.meaning}".replace("[", r"\["))
+        table.add_section()
+    Console().print(table)

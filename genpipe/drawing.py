@@ -1,0 +1,120 @@
+"""What `genpipe sample` does: draw from a registered version, or from a folder of outputs, and write files.
+
+A registered version is sampled in a process of its own, by the code that it carries.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from genpipe import modalities, tracking
+from genpipe.config import parse, plain
+from genpipe.data.arrays import DataSpec
+from genpipe.errors import ConfigError, DataError, StageError
+from genpipe.files import write_json
+from genpipe.project import Project
+
+SERVED = "served_model.py"
+
+
+def options(words: Sequence[str]) -> dict[str, Any]:
+    """`--truncation 0.7` and `--truncation=0.7` as names and values. Raises ConfigError for anything else."""
+    found: dict[str, Any] = {}
+    waiting = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    while waiting:
+        name = waiting.pop(0)
+        if not name.startswith("--") or not waiting:
+            raise ConfigError(
+                [f"'{name}': it must be an option of the generator with a value, such as --truncation 0.7"]
+            )
+        found[name.removeprefix("--").replace("-", "_")] = yaml.safe_load(waiting.pop(0))
+    return found
+
+
+def write_samples(
+    directory: Path, model: str, count: int, out: Path, seed: int, label: str | None, given: Mapping[str, Any]
+) -> None:
+    """Draw `count` samples, write them and manifest.json to the folder `out`, and say so.
+
+    Raises ConfigError for options that the model doesn't have and DataError when `out` holds files already.
+    """
+    if count < 1:
+        raise ConfigError([f"-n {count}: it must be at least 1"])
+    if out.exists() and any(out.iterdir()):
+        raise DataError(f"{out} is not empty; name a folder that is, or that does not exist (--out)")
+    registered = model.startswith(("models:/", "runs:/"))
+    folder = tracking.download(Project.find(directory), model) if registered else directory / model
+    about = json.loads(find(folder, "config.json").read_text(encoding="utf-8"))
+    data, kind = DataSpec.of(about["data"]), about["generator"]["kind"]
+    draw = drawn_by_version if registered else drawn_here
+    drawn = draw(folder, labels_of(data, count, label), seed, given)
+    modality = modalities.load(data.modality)
+    out.mkdir(parents=True, exist_ok=True)
+    files = modality.write(drawn.examples, out)
+    names = [None] * count if drawn.labels is None else [data.classes[number] for number in drawn.labels]
+    entries = [{"file": file.name, "label": name} for file, name in zip(files, names, strict=True)]
+    manifest = {"model": model, "kind": kind, "seed": seed, "sampling": drawn.settings, "samples": entries}
+    write_json(out / "manifest.json", manifest)
+    print(f"{len(files)} samples and manifest.json in {out}")
+
+
+def find(folder: Path, name: str) -> Path:
+    """The file `name` in a model's folder. Raises DataError when it is not a model's."""
+    found = sorted(folder.rglob(name)) if folder.is_dir() else []
+    if not found:
+        raise DataError(
+            f"{folder} holds no {name}; name a model (models:/NAME@ALIAS) or a folder such as artifacts/train"
+        )
+    return found[0]
+
+
+def labels_of(data: DataSpec, count: int, label: str | None) -> np.ndarray:
+    """One class, or all of them in turn: (count,) int64. Raises ConfigError for an unknown class."""
+    if label is None:
+        return np.arange(count) % max(len(data.classes), 1)
+    if label not in data.classes:
+        raise ConfigError([f"--label {label}: known labels: {', '.join(data.classes) or 'none'}"])
+    return np.full(count, data.classes.index(label))
+
+
+class Drawn(NamedTuple):
+    examples: np.ndarray
+    labels: np.ndarray | None  # None for a model that takes none
+    settings: dict[str, Any]
+
+
+def drawn_here(folder: Path, labels: np.ndarray, seed: int, given: Mapping[str, Any]) -> Drawn:
+    """Samples of a folder of outputs, by the code that is installed."""
+    from genpipe import generators, sampling
+
+    model = sampling.load(folder)
+    chosen = parse(generators.module_of(model).Sampling, given, "sample")
+    columns = sampling.draw(model, len(labels), seed, chosen, labels=labels)
+    return Drawn(columns[modalities.load(model.data.modality).CONTENT], columns.get("label"), plain(chosen))
+
+
+def drawn_by_version(folder: Path, labels: np.ndarray, seed: int, given: Mapping[str, Any]) -> Drawn:
+    """Samples of a registered version, by its own code in a fresh process."""
+    signature = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["signature"]
+    known = {param["name"]: param["default"] for param in json.loads(signature["params"]) if param["name"] != "seed"}
+    if foreign := set(given) - set(known):
+        names = ", ".join(known) or "none"
+        raise ConfigError([f"--{name} is no option of this model; known: {names}" for name in sorted(foreign)])
+    conditional = any(column["name"] == "label" for column in json.loads(signature["inputs"]))
+    rows = {"label": labels.tolist()} if conditional else {"sample": list(range(len(labels)))}
+    settings = {**known, **given}
+    with TemporaryDirectory() as scratch:
+        request, out = Path(scratch) / "request.json", Path(scratch) / "samples.npy"
+        write_json(request, {"model": str(folder), "rows": rows, "params": {**settings, "seed": seed}, "out": str(out)})
+        command = [sys.executable, "-P", str(folder / SERVED), str(request)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise StageError(f"the version's own code failed to sample:\n{done.stderr.strip()}")
+        return Drawn(np.load(out, allow_pickle=False), labels if conditional else None, settings)

@@ -77,7 +77,9 @@ def verdict(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def copying(near_copies: Values) -> str:
-    share = f"{near_copies['value']:.1%} of samples lie as near to a training example as 1 % of held-out data do"
+    share = (
+        f"{100 * near_copies['value']:.1f} % of samples lie as near to a training example as 1 % of held-out data do"
+    )
     return (
         f"Copying is likely: {share}."
         if near_copies["low"] > 3 * near_copies["floor"]
@@ -137,9 +139,10 @@ def chart(name: str, values: Sequence[tuple[int, float]]) -> Chart:
 
 
 def number(value: float) -> str:
-    """Three significant digits, as people write them."""
-    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return text.replace("-", "−")
+    """About three digits, as people write them."""
+    size = abs(value)
+    digits = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
+    return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def data_uri(picture: Path) -> str:

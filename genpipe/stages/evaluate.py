@@ -43,10 +43,9 @@ class Config:
 def run(cfg: Config, project: Project) -> dict[str, float]:
     """The mean of each score. Raises DataError when the held-out data are too few for them."""
     trained, folder = project.artifacts / "train", project.artifacts / "evaluate"
-    config = json.loads((trained / "config.json").read_text())
-    kind = generators.load(config["generator"]["kind"])
+    model, config = sampling.load(trained), json.loads((trained / "config.json").read_text())
+    kind = generators.load(config["train"]["generator"]["kind"])
     chosen = parse(kind.Sampling, cfg.sampling, "evaluate.sampling")
-    model = sampling.load(trained)
     bench = Bench.prepare(project, "label" in model.takes(), cfg.neighbours)
     count = count_of(cfg, bench)
     column = modalities.load(bench.evaluator.data.modality).CONTENT
@@ -104,11 +103,11 @@ def describe(
     weights = (project.artifacts / "train" / "model.safetensors").read_bytes()
     low, high = INTERVAL
     return {
-        "generator": config["generator"]["kind"],
+        "generator": config["train"]["generator"]["kind"],
         "dataset": meta.get("dataset", "unnamed"),
         "modality": bench.evaluator.data.modality,
         "condition": "label" if bench.held_out.label is not None else "none",
-        "weights": f"moving average (EMA), decay {config['ema_decay']}",
+        "weights": f"moving average (EMA), decay {config['train']['ema_decay']}",
         "sampling": dict(chosen),
         "split": "test",
         "held_out_count": len(bench.held_out),
@@ -124,6 +123,7 @@ def describe(
         "evaluator_accuracy": evaluator["accuracy"],
         "evaluator_accuracy_count": evaluator["accuracy_count"],
         "evaluator_digest": bench.evaluator.digest,
+        "training_digest": config["digest"],
         "model_digest": hashlib.sha256(weights).hexdigest(),
     }
 

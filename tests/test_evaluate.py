@@ -1,0 +1,169 @@
+"""The bench tells good from bad samples, and the stage writes the same bytes twice, with labels and without."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from genpipe import generators, sampling, training
+from genpipe.baseline import gaussian, gaussian_by_class
+from genpipe.bench import Bench, Seen, one_draw, table
+from genpipe.config import Choice, plain
+from genpipe.data.arrays import Arrays, DataSpec
+from genpipe.devices import Compute
+from genpipe.errors import ConfigError, DataError
+from genpipe.files import write_json
+from genpipe.modalities import image
+from genpipe.project import Project
+from genpipe.stages import calibrate, evaluate
+
+FEW = evaluate.Config(draws=2)
+
+
+@pytest.fixture(scope="module")
+def calibrated(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose augment and calibrate stages have run."""
+    root = tmp_path_factory.mktemp("project")
+    shutil.copytree(digits, root / "artifacts" / "augment")
+    calibrate.run(calibrate.Config(), Project(root))
+    return Project(root)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["with labels", "without"])
+def project(request: pytest.FixtureRequest, calibrated: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same with a barely trained model."""
+    root = tmp_path_factory.mktemp("trained")
+    shutil.copytree(calibrated.artifacts, root / "artifacts")
+    train(Project(root), conditional=request.param)
+    return Project(root)
+
+
+def train(project: Project, conditional: bool) -> None:
+    """What the train stage writes, by the loop alone."""
+    data, split = DataSpec.read(project.artifacts / "augment" / "meta.json"), project.artifacts / "augment" / "train"
+    kind = Choice("genpipe.generators", "gan", generators.load("gan").Config(conditional=conditional))
+    cfg = training.Config(steps=20)
+    content, label = (torch.from_numpy(np.array(Arrays(split)[column])) for column in ("image", "label"))
+
+    def draw(step: int, update: int, micro: int) -> dict[str, torch.Tensor]:
+        rows = torch.randint(len(label), (64,))
+        return {"image": image.to_batch(content[rows]), "label": label[rows]}
+
+    state = training.new_state(kind, data, cfg, Compute())
+    logged = [
+        {name: float(value) for name, value in found.items()} for found in training.fit(state, draw, cfg, Compute())
+    ]
+    folder = project.artifacts / "train"
+    folder.mkdir()
+    save_file(state.average.sampler().state_dict(), folder / "model.safetensors")
+    write_json(
+        folder / "config.json", {"train": {**plain(cfg), "generator": plain(kind)}, "data": data.plain(), "digest": "d"}
+    )
+    rows = [["step", *logged[0]], *([step, *found.values()] for step, found in enumerate(logged))]
+    (folder / "curves.csv").write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_two_runs_write_equal_bytes_without_paths(project: Project) -> None:
+    folder = project.artifacts / "evaluate"
+    numbers = evaluate.run(FEW, project)
+    before = files_of(folder)
+    shutil.rmtree(folder)
+    assert evaluate.run(FEW, project) == numbers
+    assert files_of(folder) == before
+    assert {"metrics.json", "report.html", "samples.png", "neighbours.png", "samples/image.npy"} <= set(before)
+    assert not any(str(project.root).encode() in content for content in before.values())
+
+
+def test_scores_stand_with_interval_floor_baseline_and_protocol(project: Project) -> None:
+    evaluate.run(FEW, project)
+    metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text())
+    distance, card = metrics["frechet_distance"], metrics["card"]
+    assert distance["low"] <= distance["value"] <= distance["high"]
+    assert distance["floor"] < distance["baseline"] < distance["value"]  # twenty steps don't beat a Gaussian
+    assert metrics["near_copies"]["floor"] == pytest.approx(0.01, abs=0.01)
+    assert card["count_of_a_draw"] == 288
+    assert card["sampling"] == {"truncation": 1.0}
+    assert (
+        card["evaluator_digest"]
+        == json.loads((project.artifacts / "calibrate" / "evaluator.json").read_text())["digest"]
+    )
+
+
+def test_scores_of_labels_are_there_only_when_samples_have_labels(project: Project) -> None:
+    conditional = "label" in sampling.load(project.artifacts / "train").takes()
+    found = set(evaluate.run(FEW, project))
+    metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text())
+    assert ("label_agreement" in found) == conditional
+    assert ("label_agreement_by_class" in metrics) == conditional
+    assert (project.artifacts / "evaluate" / "samples" / "label.npy").exists() == conditional
+
+
+def test_sampling_settings_are_those_of_the_kind(project: Project) -> None:
+    fault = r"evaluate\.sampling\.truncation is 5; it must be at most 2"
+    with pytest.raises(ConfigError, match=fault):
+        evaluate.run(evaluate.Config(sampling={"truncation": 5}), project)
+
+
+def test_too_few_held_out_examples_are_told_with_a_remedy(project: Project) -> None:
+    with pytest.raises(
+        DataError, match=r"a draw has 18 examples and the scores need 65; raise evaluate\.held_out_share"
+    ):
+        evaluate.run(evaluate.Config(held_out_share=0.05), project)
+
+
+def test_the_bench_tells_real_from_noisy_and_from_copied(calibrated: Project) -> None:
+    bench = Bench.prepare(calibrated, conditional=True, neighbours=5)
+    rows = np.random.default_rng(0).permutation(len(bench.held_out))
+
+    def score(content: np.ndarray, like: Seen) -> dict[str, float]:
+        samples = bench.see(content, like)
+        return bench.likeness(samples, bench.held_out) | bench.nearness(samples)
+
+    real = score(bench.held_out.content, bench.held_out)
+    assert real["frechet_distance"] == pytest.approx(0, abs=1e-6)
+    assert real["nearest_ratio"] == 1
+    noise = np.random.default_rng(0).normal(0, 80, bench.held_out.content.shape)
+    noisy = score((bench.held_out.content + noise).clip(0, 255).astype(np.uint8), bench.held_out)
+    assert noisy["frechet_distance"] > 5
+    assert noisy["label_agreement"] < real["label_agreement"]
+    mislabelled = score(bench.held_out.content[rows], bench.held_out)
+    assert mislabelled["label_agreement"] < 0.2
+    assert mislabelled["frechet_distance"] == pytest.approx(0, abs=1e-6)
+    copied = bench.nearness(bench.training)
+    assert copied["near_copies"] == 1
+    assert copied["nearest_ratio"] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_source_of_training_examples_reaches_the_floor_and_is_caught_copying(calibrated: Project) -> None:
+    bench = Bench.prepare(calibrated, conditional=True, neighbours=5)
+
+    def copier(real: Seen, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return np.stack(
+            [bench.training.content[rng.choice(np.flatnonzero(bench.training.label == n))] for n in real.label]
+        )
+
+    found = table([one_draw(bench, copier, seed, 288) for seed in range(3)])
+    assert found["frechet_distance"]["value"] == pytest.approx(found["frechet_distance"]["floor"], rel=0.15)
+    assert found["near_copies"]["value"] == 1
+
+
+def test_the_gaussian_has_the_moments_of_its_training_data() -> None:
+    training = np.random.default_rng(0).integers(90, 160, (500, 1, 2, 2), np.uint8)
+    drawn = gaussian(training, 20_000, image, np.random.default_rng(1)).reshape(-1, 4)
+    assert drawn.mean(0) == pytest.approx(training.reshape(-1, 4).mean(0), abs=1)
+    assert np.cov(drawn.T) == pytest.approx(np.cov(training.reshape(-1, 4).T), abs=15)
+
+
+def test_the_gaussian_of_each_class_keeps_to_its_class() -> None:
+    training = np.array([10, 12, 200, 202], np.uint8).repeat(4).reshape(4, 1, 2, 2)
+    drawn = gaussian_by_class(training, np.array([0, 0, 1, 1]), np.array([1, 0, 1]), image, np.random.default_rng(0))
+    assert list(drawn.mean((1, 2, 3)) > 100) == [True, False, True]

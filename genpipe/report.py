@@ -77,9 +77,7 @@ def verdict(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def copying(near_copies: Values) -> str:
-    share = (
-        f"{100 * near_copies['value']:.1f} % of samples lie as near to a training example as 1 % of held-out data do"
-    )
+    share = f"{100 * near_copies['value']:.1f}\u00a0% of samples lie as near to a training example as 1\u00a0% of held-out data do"
     return (
         f"Copying is likely: {share}."
         if near_copies["low"] > 3 * near_copies["floor"]
@@ -140,7 +138,7 @@ def chart(name: str, values: Sequence[tuple[int, float]]) -> Chart:
 
 def number(value: float) -> str:
     """About three digits, as people write them."""
-    size = abs(value)
+    size = abs(float(f"{value:.3g}"))
     digits = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
     return f"{value:,.{digits}f}".replace("-", "−")
 

@@ -55,7 +55,7 @@ def test_the_verdict_counts_scores_and_clears_of_copying() -> None:
     assert report.verdict(METRICS) == [
         "Better than a Gaussian on 2 of 2 scores.",
         "As good as real data on 1: recall.",
-        "No sign of copying: 1.0 % of samples lie as near to a training example as 1 % of held-out data do.",
+        "No sign of copying: 1.0\u00a0% of samples lie as near to a training example as 1\u00a0% of held-out data do.",
     ]
 
 
@@ -65,7 +65,7 @@ def test_the_verdict_says_what_is_bad() -> None:
     behind, real, copying = report.verdict({"frechet_distance": poor, "near_copies": copies, "card": CARD})
     assert behind == "Better than a Gaussian on 0 of 1 scores."
     assert real == "Behind real data on all of them."
-    assert copying.startswith("Copying is likely: 50.0 %")
+    assert copying.startswith("Copying is likely: 50.0\u00a0%")
 
 
 def test_the_way_goes_from_the_gaussian_to_real_data() -> None:
@@ -90,7 +90,8 @@ def test_a_long_curve_is_thinned_to_means() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.97712, "0.977"), (-0.004, "−0.004"), (5.4805, "5.48"), (31.31, "31.3"), (12345.6, "12,346")]
+    ("value", "text"),
+    [(0.97712, "0.977"), (-0.004, "−0.004"), (0.99986, "1.00"), (5.4805, "5.48"), (31.31, "31.3"), (12345.6, "12,346")],
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert report.number(value) == text

@@ -77,12 +77,9 @@ def verdict(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def copying(near_copies: Values) -> str:
-    share = f"{100 * near_copies['value']:.1f}\u00a0% of samples lie as near to a training example as 1\u00a0% of held-out data do"
-    return (
-        f"Copying is likely: {share}."
-        if near_copies["low"] > 3 * near_copies["floor"]
-        else f"No sign of copying: {share}."
-    )
+    percent = f"{100 * near_copies['value']:.1f}\u00a0%"
+    sign = "Copying is likely" if near_copies["low"] > 3 * near_copies["floor"] else "No sign of copying"
+    return f"{sign}: {percent} of samples lie as near to a training example as 1\u00a0% of held-out data do."
 
 
 def beyond(name: str, values: Values, other: str) -> bool:

@@ -52,7 +52,7 @@ def write_samples(
     registered = model.startswith(("models:/", "runs:/"))
     folder = tracking.download(Project.find(directory), model) if registered else directory / model
     about = json.loads(find(folder, "config.json").read_text(encoding="utf-8"))
-    data, kind = DataSpec.of(about["data"]), about["generator"]["kind"]
+    data, kind = DataSpec.of(about["data"]), about["train"]["generator"]["kind"]
     draw = drawn_by_version if registered else drawn_here
     drawn = draw(folder, labels_of(data, count, label), seed, given)
     modality = modalities.load(data.modality)

@@ -68,7 +68,9 @@ def read(columns: Mapping[str, Any]) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(columns["image"]["bytes"] or b""))
         picture.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # its own text holds an address in memory
+        raise ValueError("of no known image format") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
     return picture
 

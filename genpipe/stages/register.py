@@ -88,12 +88,12 @@ def training_of(project: Project, config: Mapping[str, Any]) -> str:
         return str(found.info.run_id)
     with (project.artifacts / "train" / "curves.csv").open(encoding="utf-8", newline="") as file:
         curves = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-    return tracking.restored_run(project, config["digest"], config, curves)
+    return tracking.restored_run(project, config["digest"], config["train"], curves)
 
 
 def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> tracking.ModelVersion:
     """Log the model's two files and the code that samples it, and register them."""
-    data, generator = config["data"], config["generator"]
+    data, generator = config["data"], config["train"]["generator"]
     module = generators.load(generator["kind"])
     chosen = {name: value for name, value in generator.items() if name != "kind"}
     model = generators.build(generator["kind"], parse(module.Config, chosen, "train.generator"), DataSpec.of(data))
@@ -124,7 +124,7 @@ def card(project: Project, config: Mapping[str, Any], metrics: Mapping[str, Any]
     """The version's description: what it is, its scores, the data's licence and source."""
     about = Stored.find(project.data).about
     lines = [
-        f"**{config['generator']['kind']}** trained on **{about.name}** ({about.modality}).",
+        f"**{config['train']['generator']['kind']}** trained on **{about.name}** ({about.modality}).",
         "",
         "| score | value | interval | real data |",
         "|---|---|---|---|",

@@ -19,6 +19,7 @@ from genpipe.errors import DataError
 from genpipe.files import write_json, written_aside
 from genpipe.project import Project
 
+SITE = "local_site"  # which Great Expectations would write to a temporary folder
 COLUMN_TYPES = {"id": "str", "error": "str", "duplicate_of": "str"}
 
 
@@ -103,8 +104,8 @@ def expectations(table: pd.DataFrame, rules: Sequence[Rule], pages: Path) -> lis
         kwargs = {"column": rule.column, **rule.options}
         suite.add_expectation(ExpectationConfiguration(type=rule.expectation, kwargs=kwargs).to_domain_obj())
     definition = context.validation_definitions.add(gx.ValidationDefinition(name="data", data=batch, suite=suite))
-    context.add_data_docs_site(site_name="pages", site_config=site_at(pages))
-    action = UpdateDataDocsAction(name="pages", site_names=["pages"])
+    context.update_data_docs_site(SITE, site_at(pages))
+    action = UpdateDataDocsAction(name="pages", site_names=[SITE])
     checkpoint = gx.Checkpoint(name="data", validation_definitions=[definition], actions=[action])
     (result,) = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": table}).run_results.values()
     ran: list[Any] = list(result.results)

@@ -1,7 +1,7 @@
 """Exact resume: the state of a training in a folder a step, without pickle.
 
 step-00001000/ holds state.safetensors (weights, their average, the optimizers' memory) and state.json (step, identity,
-what is no tensor, and the digest of the other file). It is written aside, flushed to the disk and renamed, so that a
+what is no tensor, and a digest over both files). It is written aside, flushed to the disk and renamed, so that a
 folder of that name is whole; its digest is checked all the same before it is used.
 """
 
@@ -45,8 +45,8 @@ def save(folder: Path, state: State, identity: Identity, curve: Mapping[str, Any
     tensors, scalars = packed(state)
     save_file(tensors, aside / TENSORS)
     flush(aside / TENSORS)
-    content = {"format": FORMAT, "step": state.step, "sha256": digest_of(aside / TENSORS)}
-    write_json(aside / SCALARS, {**content, "identity": identity, "scalars": scalars, "curve": curve})
+    content = {"format": FORMAT, "step": state.step, "identity": identity, "scalars": scalars, "curve": curve}
+    write_json(aside / SCALARS, {"sha256": seal(content, aside / TENSORS), **content})
     flush(aside)
     if target.exists():  # one that could not be read
         shutil.rmtree(target)
@@ -83,8 +83,8 @@ def read(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         content = json.loads((checkpoint / SCALARS).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise CheckpointError(f"{checkpoint} has format {content['format']}; this genpipe reads {FORMAT}")
-        if content["sha256"] != digest_of(checkpoint / TENSORS):
-            raise CheckpointError(f"{checkpoint} is corrupt: the digest of {TENSORS} is not the one noted")
+        if content.pop("sha256") != seal(content, checkpoint / TENSORS):
+            raise CheckpointError(f"{checkpoint} is corrupt: its content is not what its digest says")
         return content, load_file(checkpoint / TENSORS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{checkpoint} is corrupt: {error}") from None
@@ -167,6 +167,12 @@ def remember(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> Non
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def seal(content: Mapping[str, Any], tensors: Path) -> str:
+    """SHA-256 over both files, but for the seal itself."""
+    text = json.dumps(content, sort_keys=True) + digest_of(tensors)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of(file: Path) -> str:

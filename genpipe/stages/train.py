@@ -111,10 +111,9 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
 
 
 def weights_of(generator: Choice, data: DataSpec) -> int:
-    """How many weights the model will have, without making them. Raises ConfigError when it does not suit the data."""
+    """How many weights the model will have. Raises ConfigError when it does not suit the data."""
     try:
-        with torch.device("meta"):
-            model = generators.build(generator.kind, generator.config, data)
+        model = generators.build(generator.kind, generator.config, data)
     except ValueError as error:
         raise ConfigError([f"params.yaml: {error}"]) from None
     return sum(weight.numel() for part in model.parts().values() for weight in part.parameters())

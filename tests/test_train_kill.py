@@ -1,0 +1,128 @@
+"""The train stage as a process of its own: killed, stopped, run again, and in the end the same files."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genpipe.project import Project
+
+SETTINGS = {
+    "generator": {"kind": "gan", "hidden_dim": 32},
+    "steps": 1500,
+    "batch_size": 32,
+    "threads": 1,
+    "log_every": 70,
+    "pictures": 3,
+    "checkpoint_every_steps": 100,
+}
+STAGE = """
+import sys
+from pathlib import Path
+from genpipe.errors import GenpipeError
+from genpipe.project import Project
+from genpipe.stages import train
+project = Project(Path(sys.argv[1]))
+try:
+    print(train.run(project.section("train", train.Config), project))
+except GenpipeError as error:
+    sys.exit(str(error))
+"""
+
+
+def project_at(root: Path, digits: Path, **settings) -> Project:
+    """A project folder with the augmented digits and what tracking asks for."""
+    shutil.copytree(digits, root / "artifacts" / "augment", dirs_exist_ok=True)
+    (root / "data" / "digits").mkdir(parents=True, exist_ok=True)
+    (root / "data" / "digits" / "dataset.yaml").write_text("name: digits\n")
+    (root / "data.dvc").write_text(yaml.safe_dump({"outs": [{"md5": "0" * 32, "path": "data"}]}))
+    (root / "params.yaml").write_text(yaml.safe_dump({"train": {**SETTINGS, **settings}}))
+    return Project(root)
+
+
+def start(project: Project) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", STAGE, str(project.root)]
+    return subprocess.Popen(command, cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(project: Project) -> str:
+    """Run to the end; what was written to stderr."""
+    child = start(project)
+    _, errors = child.communicate(timeout=300)
+    assert child.returncode == 0, errors
+    return errors
+
+
+def interrupt(project: Project, number: signal.Signals, after: int) -> tuple[int, str]:
+    """Send a signal once there are `after` checkpoints; the exit code and what was written to stderr."""
+    child, until = start(project), time.monotonic() + 120
+    while len(checkpoints(project)) < after and time.monotonic() < until:
+        assert child.poll() is None, child.communicate()[1]
+        time.sleep(0.005)
+    child.send_signal(number)
+    _, errors = child.communicate(timeout=60)
+    return child.returncode, errors
+
+
+def checkpoints(project: Project) -> list[Path]:
+    return sorted(project.state.glob("checkpoints/*/step-*"))
+
+
+def outputs(project: Project) -> dict[str, bytes]:
+    folder = project.artifacts / "train"
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> dict[str, bytes]:
+    """The outputs of a run that nobody stopped."""
+    project = project_at(tmp_path_factory.mktemp("whole"), digits)
+    finish(project)
+    assert checkpoints(project) == []  # not needed any more
+    return outputs(project)
+
+
+@pytest.mark.slow
+def test_a_run_writes_what_it_promises(whole: dict[str, bytes]) -> None:
+    pictures = {f"samples/step-{step:08d}.png" for step in (500, 1000, 1500)}
+    assert set(whole) == {"model.safetensors", "config.json", "curves.csv", *pictures}
+    steps = [line.split(b",")[0] for line in whole["curves.csv"].splitlines()]
+    assert steps == [b"step", *(str(step).encode() for step in [*range(70, 1500, 70), 1500])]
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_bytes(whole: dict[str, bytes], digits: Path, tmp_path: Path) -> None:
+    project = project_at(tmp_path, digits)
+    code, _ = interrupt(project, signal.SIGKILL, after=2)
+    assert code == -signal.SIGKILL
+    assert re.search(r"train: resumed at step [\d,]+00 of 1,500", finish(project))
+    assert outputs(project) == whole
+
+
+@pytest.mark.slow
+def test_a_stopped_run_says_where_and_resumes_there(whole: dict[str, bytes], digits: Path, tmp_path: Path) -> None:
+    project = project_at(tmp_path, digits)
+    code, errors = interrupt(project, signal.SIGTERM, after=1)
+    assert code == 1
+    stopped = re.search(r"stopped at step ([\d,]+) of 1,500; the next run resumes there", errors)
+    assert stopped
+    assert f"train: resumed at step {stopped[1]} of 1,500" in finish(project)
+    assert outputs(project) == whole
+
+
+@pytest.mark.slow
+def test_other_settings_start_anew_and_say_why(digits: Path, tmp_path: Path) -> None:
+    project = project_at(tmp_path, digits)
+    interrupt(project, signal.SIGTERM, after=1)
+    left = checkpoints(project)
+    project_at(tmp_path, digits, steps=200, generator={"kind": "gan", "hidden_dim": 16})
+    errors = finish(Project(tmp_path))
+    assert "is not resumed, since these differ: config.steps: 1500 → 200" in errors
+    assert "config.generator.hidden_dim: 32 → 16" in errors
+    assert checkpoints(project) == left

@@ -239,8 +239,15 @@ def publish(session: Session) -> None:
     weights = state.average.sampler().state_dict()
     with written_aside(folder / "model.safetensors") as aside:
         save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, aside)
-    content = {"train": plain(session.cfg), "data": session.data.plain(), "digest": session.digest}
-    write_json(folder / "config.json", {**content, "identity": session.identity})
+    compute, identity = session.compute, session.identity
+    content = {
+        "train": plain(session.cfg),
+        "data": session.data.plain(),
+        "ran": {"device": compute.device.type, "precision": compute.precision},  # what `auto` came to
+        "digest": session.digest,
+        "identity": {**identity, "config": digest(identity["config"])},
+    }
+    write_json(folder / "config.json", content)
 
 
 class Stop:

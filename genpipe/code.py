@@ -37,7 +37,8 @@ def closure(stage: Stage) -> list[str]:
     ]
     files = {file for start in starts for file in walk(start).values() if file.parent not in folders}
     chosen = {"genpipe/generators/${train.generator.kind}.py"} if stage.generator else set[str]()
-    return sorted({relative(place) for place in files | folders} | chosen)
+    templates = {beside for file in files for beside in file.parent.glob(f"{file.stem}.*") if beside.suffix == ".j2"}
+    return sorted({relative(place) for place in files | folders | templates} | chosen)
 
 
 def closure_digest(stage: str, kind: str) -> str:

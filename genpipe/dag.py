@@ -13,6 +13,8 @@ from genpipe.project import Project
 from genpipe.stages import DAG, Output, Stage
 
 DVC = (sys.executable, "-m", "dvc")
+ADVICE = ("To track the changes", "git add", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
+ADVICE += ("Updating lock file", "Generating lock file", "Data and pipelines are up to date")
 HEADER = (
     "# Printed by `genpipe dvc` from the table of stages (genpipe/stages/__init__.py); edit that and print again.\n"
 )
@@ -55,6 +57,11 @@ def stage_command(stage: str) -> list[str]:
 def reproduce(stage: str) -> list[str]:
     """The command by which DVC runs the stage, or skips it when nothing that it depends on has changed."""
     return [*DVC, "repro", "--single-item", stage]
+
+
+def is_advice(line: str) -> bool:
+    """Whether a line of DVC's is a hint for a person at its prompt, or empty."""
+    return not line.strip() or line.strip().startswith(ADVICE)
 
 
 def version_data(project: Project) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from genpipe import modalities, tracking
-from genpipe.config import parse, plain
+from genpipe.config import explain, parse, plain
 from genpipe.data.arrays import DataSpec
 from genpipe.errors import ConfigError, DataError, StageError
 from genpipe.files import write_json
@@ -95,7 +95,9 @@ def drawn_here(folder: Path, labels: np.ndarray, seed: int, given: Mapping[str, 
     from genpipe import generators, sampling
 
     model = sampling.load(folder)
-    chosen = parse(generators.module_of(model).Sampling, given, "sample")
+    options = generators.module_of(model).Sampling
+    refuse_unknown(given, [row.key.removeprefix("sample.") for row in explain(options, "sample")])
+    chosen = parse(options, given, "sample")
     columns = sampling.draw(model, len(labels), seed, chosen, labels=labels)
     return Drawn(columns[modalities.load(model.data.modality).CONTENT], columns.get("label"), plain(chosen))
 
@@ -104,9 +106,7 @@ def drawn_by_version(folder: Path, labels: np.ndarray, seed: int, given: Mapping
     """Samples of a registered version, by its own code in a fresh process."""
     signature = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["signature"]
     known = {param["name"]: param["default"] for param in json.loads(signature["params"]) if param["name"] != "seed"}
-    if foreign := set(given) - set(known):
-        names = ", ".join(known) or "none"
-        raise ConfigError([f"--{name} is no option of this model; known: {names}" for name in sorted(foreign)])
+    refuse_unknown(given, list(known))
     conditional = any(column["name"] == "label" for column in json.loads(signature["inputs"]))
     rows = {"label": labels.tolist()} if conditional else {"sample": list(range(len(labels)))}
     settings = {**known, **given}
@@ -118,3 +118,10 @@ def drawn_by_version(folder: Path, labels: np.ndarray, seed: int, given: Mapping
         if done.returncode:
             raise StageError(f"the version's own code failed to sample:\n{done.stderr.strip()}")
         return Drawn(np.load(out, allow_pickle=False), labels if conditional else None, settings)
+
+
+def refuse_unknown(given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raises ConfigError for options that the model doesn't have."""
+    names = ", ".join(f"--{name}" for name in known) or "none"
+    if foreign := sorted(set(given) - set(known)):
+        raise ConfigError([f"--{name} is no option of this model; known options: {names}" for name in foreign])

@@ -19,7 +19,7 @@ def supervise(
     """Run `command` in `folder`, give each line that it prints to `passed_on`, and return when its whole group is gone.
 
     Whatever ends the wait (a time-out, a cancellation, Control-C) first ends the group: SIGTERM, on which a stage
-    checkpoints, then SIGKILL. Raises StageError with the last lines when the exit code is not 0.
+    checkpoints, then SIGKILL. Raises StageError with what the command said last when the exit code is not 0.
     """
     child = subprocess.Popen(
         command,
@@ -41,7 +41,14 @@ def supervise(
     finally:
         end_group(child)
     if child.returncode:
-        raise StageError("\n".join([f"`{' '.join(command[-2:])}` ended with code {child.returncode}", *last]))
+        raise StageError(cause(last) or f"`{' '.join(command)}` ended with code {child.returncode}")
+
+
+def cause(lines: Sequence[str]) -> str:
+    """What a failed stage says of it: its own error, or the last lines before DVC's."""
+    own = [number for number, line in enumerate(lines) if line.startswith("genpipe: ")]
+    said = lines[own[-1] :] if own else lines[-6:]
+    return "\n".join(said).removeprefix("genpipe: ")
 
 
 def end_group(child: subprocess.Popen[str]) -> None:

@@ -5,6 +5,7 @@ model by the digest of its files, kept as the tag `genpipe.model` of its version
 """
 
 import json
+import logging
 import os
 import subprocess
 import time
@@ -16,10 +17,12 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK", "true")  # they are pinned here; the check asks an index
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")
 
 import mlflow
 import numpy as np
+import pandas as pd
 import yaml
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
@@ -32,6 +35,9 @@ from PIL.Image import Image
 
 from genpipe.errors import RegistryError, StageError
 from genpipe.project import Project
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 TRAINING, RESTORED, MODEL = "genpipe.training", "genpipe.restored", "genpipe.model"
 FLUSH_SECONDS, BATCH = 2.0, 900  # MLflow takes at most 1,000 metrics a call
@@ -238,6 +244,7 @@ def log_version(project: Project, run_id: str, model: Path, code: Path, signatur
             code_paths=[str(code)],
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
             signature=signature,
+            input_example=pd.DataFrame({column: [0, 1, 2] for column in signature.inputs.input_names()}),
         )
     client, name = mlflow.MlflowClient(), project.mlflow.registry.name
     if not client.search_registered_models(f"name = '{name}'"):

@@ -74,7 +74,13 @@ def register(project: Project) -> None:
 def supervised(project: Project, command: list[str]) -> None:
     """Run `command` in the project, its lines in the task's log, the flow run's identity in its environment."""
     identity = {"GENPIPE_FLOW_RUN_ID": str(flow_run.id or ""), "GENPIPE_FLOW_RUN_URL": flow_run_url()}
-    supervise(command, project.root, get_run_logger().info, identity)
+    log = get_run_logger()
+
+    def pass_on(line: str) -> None:
+        if not dag.is_advice(line):
+            log.info(line)
+
+    supervise(command, project.root, pass_on, identity)
 
 
 def flow_run_url() -> str:

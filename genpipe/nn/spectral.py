@@ -31,8 +31,8 @@ class SpectralNorm(nn.Module):
             self.after_step()
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
-            return weight / torch.dot(self.left, torch.mv(weight.flatten(1), self.right))
+        # Element by element, since autocast would round matrix products to 16 bits.
+        return weight / (self.left[:, None] * weight.flatten(1) * self.right).sum()
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from genpipe import code, generators, modalities, tracking
+from genpipe import code, modalities, tracking
 from genpipe.config import Field, parse, plain, settings
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.data.dataset import Stored
@@ -93,6 +93,8 @@ def training_of(project: Project, config: Mapping[str, Any]) -> str:
 
 def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> tracking.ModelVersion:
     """Log the model's two files and the code that samples it, and register them."""
+    from genpipe import generators  # torch takes seconds, and most calls find nothing to do
+
     data, generator = config["data"], config["train"]["generator"]
     module = generators.load(generator["kind"])
     chosen = {name: value for name, value in generator.items() if name != "kind"}

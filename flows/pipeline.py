@@ -1,5 +1,6 @@
 """The pipeline: raw data to a registered model."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +8,21 @@ from pathlib import Path
 from prefect import flow
 
 from genpipe import locks
+from genpipe.errors import GenpipeError
 from genpipe.project import Project
 from tasks import stages
+
+
+def without_traceback(record: logging.LogRecord) -> bool:
+    """An error that a user can mend is told in words; the engine would print how it came up through it, twice."""
+    if record.exc_info and isinstance(record.exc_info[1], GenpipeError):
+        record.exc_info = None
+    return True
+
+
+
+for name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(name).addFilter(without_traceback)
 
 ORDER = (
     stages.ingest,

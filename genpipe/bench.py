@@ -10,9 +10,9 @@ from functools import cached_property
 
 import numpy as np
 
-from genpipe import modalities
-from genpipe.baseline import gaussian, gaussian_by_class
+from genpipe import baseline, modalities
 from genpipe.data.arrays import Arrays
+from genpipe.errors import DataError
 from genpipe.evaluator import Evaluator
 from genpipe.metrics.agreement import label_agreement
 from genpipe.metrics.frechet import frechet_distance
@@ -103,12 +103,12 @@ class Draw:
 
 
 def one_draw(bench: Bench, from_model: Source, seed: int, count: int) -> Draw:
-    """Model, training data and Gaussian against the same subsample of held-out data."""
+    """Model, training data and baseline against the same subsample of held-out data."""
     rng = np.random.default_rng(seed)
     real = bench.held_out[subsample(len(bench.held_out), count, rng)]
     samples = bench.see(from_model(real, seed), like=real)
     training = bench.training[rows_like(bench.training, real, rng)]
-    simple = bench.see(from_gaussian(bench, real, rng), like=real)
+    simple = bench.see(from_baseline(bench, real, rng), like=real)
     return Draw(
         samples,
         model=bench.likeness(samples, real) | bench.nearness(samples),
@@ -121,22 +121,28 @@ def rows_like(pool: Seen, real: Seen, rng: np.random.Generator) -> np.ndarray:
     """As many rows of `pool` as `real` has, of the same classes if there are labels: the model is told them too."""
     if pool.label is None or real.label is None:
         return subsample(len(pool), len(real), rng)
-    return matching(pool.label, real.label, rng)
+    try:
+        return matching(pool.label, real.label, rng)
+    except ValueError as error:
+        raise DataError(
+            "a class has fewer training examples than a draw has held-out ones; lower evaluate.held_out_share or "
+            "augment.test (params.yaml), or bring more examples of it"
+        ) from error
 
 
-def from_gaussian(bench: Bench, real: Seen, rng: np.random.Generator) -> np.ndarray:
+def from_baseline(bench: Bench, real: Seen, rng: np.random.Generator) -> np.ndarray:
     modality, training = modalities.load(bench.evaluator.data.modality), bench.training
     if training.label is None or real.label is None:
-        return gaussian(training.content, len(real), modality, rng)
-    return gaussian_by_class(training.content, training.label, real.label, modality, rng)
+        return baseline.draw(training.content, len(real), modality, rng)
+    return baseline.draw_by_class(training.content, training.label, real.label, modality, rng)
 
 
 def table(draws: Sequence[Draw]) -> dict[str, dict[str, float]]:
     """Score → value and interval of the model, mean of floor and of baseline."""
     model = summaries([draw.model for draw in draws])
-    floor, baseline = summaries([draw.floor for draw in draws]), summaries([draw.baseline for draw in draws])
+    floor, simple = summaries([draw.floor for draw in draws]), summaries([draw.baseline for draw in draws])
     return {
-        name: rounded({**found._asdict(), "floor": floor[name].value, "baseline": baseline[name].value})
+        name: rounded({**found._asdict(), "floor": floor[name].value, "baseline": simple[name].value})
         for name, found in model.items()
     }
 

@@ -13,8 +13,16 @@ from genpipe.project import Project
 from genpipe.stages import DAG, Output, Stage
 
 DVC = (sys.executable, "-m", "dvc")
-ADVICE = ("To track the changes", "git add", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
-ADVICE += ("Updating lock file", "Generating lock file", "Data and pipelines are up to date")
+ADVICE = (
+    "To track the changes",
+    "git add",
+    "To enable auto staging",
+    "dvc config core.autostage",
+    "Use `dvc push`",
+    "Updating lock file",
+    "Generating lock file",
+    "Data and pipelines are up to date",
+)
 HEADER = (
     "# Printed by `genpipe dvc` from the table of stages (genpipe/stages/__init__.py); edit that and print again.\n"
 )

@@ -24,6 +24,10 @@ class CheckpointError(GenpipeError):
     """A checkpoint that is corrupt or belongs to another training."""
 
 
+class DivergedError(GenpipeError):
+    """A training whose loss is no longer a number."""
+
+
 class LockedError(GenpipeError):
     """Another process works on this project."""
 

@@ -45,10 +45,10 @@ def supervise(
 
 
 def cause(lines: Sequence[str]) -> str:
-    """What a failed stage says of it: its own error, or the last lines before DVC's."""
-    own = [number for number, line in enumerate(lines) if line.startswith("genpipe: ")]
-    said = lines[own[-1] :] if own else lines[-6:]
-    return "\n".join(said).removeprefix("genpipe: ")
+    """What a failed stage says of it: its own error up to DVC's comment on it, or the last line before that."""
+    said = [line for line in lines if line.strip() and not line.startswith("ERROR: failed to reproduce")]
+    own = [number for number, line in enumerate(said) if line.startswith("genpipe: ")]
+    return "\n".join(said[own[-1] :] if own else said[-1:]).removeprefix("genpipe: ")
 
 
 def end_group(child: subprocess.Popen[str]) -> None:

@@ -73,7 +73,7 @@ def verdict(metrics: Mapping[str, Any]) -> list[str]:
     level = [name for name in names if not behind(name, metrics[name], "floor")]
     titles = ", ".join(SCORES[name].title.lower() for name in level)
     real = f"As good as real data on {len(level)}: {titles}." if level else "Behind real data on all of them."
-    return [f"Better than a Gaussian on {len(beaten)} of {len(names)} scores.", real, copying(metrics["near_copies"])]
+    return [f"Better than the baseline on {len(beaten)} of {len(names)} scores.", real, copying(metrics["near_copies"])]
 
 
 def copying(near_copies: Values) -> str:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from genpipe import generators, sampling, training
-from genpipe.baseline import gaussian, gaussian_by_class
+from genpipe.baseline import draw, draw_by_class
 from genpipe.bench import Bench, Seen, one_draw, table
 from genpipe.config import Choice, plain
 from genpipe.data.arrays import Arrays, DataSpec
@@ -87,7 +87,7 @@ def test_scores_stand_with_interval_floor_baseline_and_protocol(project: Project
     metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text())
     distance, card = metrics["frechet_distance"], metrics["card"]
     assert distance["low"] <= distance["value"] <= distance["high"]
-    assert distance["floor"] < distance["baseline"] < distance["value"]  # twenty steps don't beat a Gaussian
+    assert distance["floor"] < distance["baseline"] < distance["value"]  # twenty steps don't beat the baseline
     assert metrics["near_copies"]["floor"] == pytest.approx(0.01, abs=0.01)
     assert card["count_of_a_draw"] == 288
     assert card["sampling"] == {"truncation": 1.0}
@@ -158,12 +158,12 @@ def test_a_source_of_training_examples_reaches_the_floor_and_is_caught_copying(c
 
 def test_the_gaussian_has_the_moments_of_its_training_data() -> None:
     training = np.random.default_rng(0).integers(90, 160, (500, 1, 2, 2), np.uint8)
-    drawn = gaussian(training, 20_000, image, np.random.default_rng(1)).reshape(-1, 4)
+    drawn = draw(training, 20_000, image, np.random.default_rng(1)).reshape(-1, 4)
     assert drawn.mean(0) == pytest.approx(training.reshape(-1, 4).mean(0), abs=1)
     assert np.cov(drawn.T) == pytest.approx(np.cov(training.reshape(-1, 4).T), abs=15)
 
 
 def test_the_gaussian_of_each_class_keeps_to_its_class() -> None:
     training = np.array([10, 12, 200, 202], np.uint8).repeat(4).reshape(4, 1, 2, 2)
-    drawn = gaussian_by_class(training, np.array([0, 0, 1, 1]), np.array([1, 0, 1]), image, np.random.default_rng(0))
+    drawn = draw_by_class(training, np.array([0, 0, 1, 1]), np.array([1, 0, 1]), image, np.random.default_rng(0))
     assert list(drawn.mean((1, 2, 3)) > 100) == [True, False, True]

@@ -53,7 +53,7 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
 
 def test_the_verdict_counts_scores_and_clears_of_copying() -> None:
     assert report.verdict(METRICS) == [
-        "Better than a Gaussian on 2 of 2 scores.",
+        "Better than the baseline on 2 of 2 scores.",
         "As good as real data on 1: recall.",
         "No sign of copying: 1.0\u00a0% of samples lie as near to a training example as 1\u00a0% of held-out data do.",
     ]
@@ -63,7 +63,7 @@ def test_the_verdict_says_what_is_bad() -> None:
     poor = {**ROW, "value": 20.0, "low": 19.0, "high": 21.0}
     copies = {**COPIES, "value": 0.5, "low": 0.4, "high": 0.6}
     behind, real, copying = report.verdict({"frechet_distance": poor, "near_copies": copies, "card": CARD})
-    assert behind == "Better than a Gaussian on 0 of 1 scores."
+    assert behind == "Better than the baseline on 0 of 1 scores."
     assert real == "Behind real data on all of them."
     assert copying.startswith("Copying is likely: 50.0\u00a0%")
 

@@ -12,6 +12,7 @@ The stages, the training loop, tracking and the flows ask the modality and never
 - to_batch(stored) -> what models are trained on, to_stored(samples) -> back, rounded; tensors on any device
 - augment(batch, augmentation) -> batch, randomly changed on its device
 - evaluator(shape, classes) -> module with `features(batch) -> (B, D)` and `classify(features) -> (B, classes)` logits
+- baseline(training, count, rng) -> stored examples of the simplest generator, which BASELINE describes
 - picture(examples, columns) -> one PIL image that shows stored examples in rows of `columns`
 - write(examples, folder) -> the files written, one an example
 """

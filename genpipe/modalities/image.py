@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CONTENT = "image"
 EXTENSION = "png"
+BASELINE = "a Gaussian with mean and covariance of the training examples"
 
 
 @settings
@@ -143,6 +144,15 @@ def evaluator(shape: Sequence[int], classes: int) -> "ConvClassifier":
     from genpipe.nn.classifier import ConvClassifier
 
     return ConvClassifier(channels=shape[0], size=shape[1], classes=classes)
+
+
+def baseline(training: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws from the Gaussian of the pixels of `training`, uint8 (N, C, H, W); what a model has to beat."""
+    import torch
+
+    from genpipe.baseline import gaussian
+
+    return to_stored(gaussian(to_batch(torch.from_numpy(training)), count, rng)).numpy()
 
 
 def picture(examples: np.ndarray, columns: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Scores the model on held-out data, beside what real data (the floor) and a Gaussian (the baseline) reach.
+"""evaluate: score the model on held-out data, beside what real data (the floor) and a simple baseline reach.
 
 Reads artifacts/train/{model.safetensors,config.json,curves.csv}, artifacts/augment/{meta.json,train,test} and
 artifacts/calibrate; writes artifacts/evaluate/{metrics.json,samples/,samples.png,neighbours.png,report.html}, which
@@ -118,7 +118,7 @@ def describe(
         "neighbours": cfg.neighbours,
         "interval": f"percentiles {low} to {high} of the draws",
         "floor": "training examples (for memorisation held-out ones) in the samples' place, equal count",
-        "baseline": "a Gaussian with mean and covariance of the training examples"
+        "baseline": modalities.load(bench.evaluator.data.modality).BASELINE
         + (" of each class" if bench.held_out.label is not None else ""),
         "evaluator_accuracy": evaluator["accuracy"],
         "evaluator_accuracy_count": evaluator["accuracy_count"],

@@ -27,7 +27,7 @@ from genpipe.curve import Curve
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.data.batches import Batches
 from genpipe.devices import Compute
-from genpipe.errors import ConfigError, StageError
+from genpipe.errors import ConfigError, DivergedError, StageError
 from genpipe.files import write_json, written_aside
 from genpipe.project import Project
 from genpipe.training import State
@@ -103,7 +103,11 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
             recorder: Recorder | None = None
             if compute.leads:
                 recorder = stack.enter_context(tracking.training_run(project, session.digest, plain(cfg)))
-            train(session, recorder)
+            try:
+                train(session, recorder)
+            except FloatingPointError as error:
+                remedy = "lower train.optimizer.lr, or set train.max_norm (params.yaml); the next run starts before it"
+                raise DivergedError(f"{error}; {remedy}") from error
         if compute.leads:
             publish(session)
             shutil.rmtree(session.folder, ignore_errors=True)  # a short training may have left nothing there

@@ -1,13 +1,11 @@
-"""The simplest generators there are. What a model scores above its modality's one is what training gave.
+"""The simplest generator of a modality. What a model scores above it is what training gave.
 
-Shapes: N training examples, M samples, S the shape of an example as its modality batches it.
+Shapes: N training examples, M samples.
 """
 
 from types import ModuleType
 
 import numpy as np
-import torch
-from torch import Tensor
 
 MOST = 4096  # training examples that one baseline is fitted to
 
@@ -26,17 +24,4 @@ def draw_by_class(
     for label in np.unique(wanted):
         of_class = training[np.flatnonzero(labels == label)[:MOST]]
         drawn[wanted == label] = draw(of_class, int((wanted == label).sum()), modality, rng)
-    return drawn
-
-
-def gaussian(training: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    """`count` draws (M, *S) from the Gaussian with mean and covariance of `training` (N, *S).
-
-    A random mixture of the centred examples over √(N − 1) has exactly their covariance, singular or not, so none has
-    to be computed or factored.
-    """
-    fitted = training.double()
-    mean = fitted.mean(0)
-    weights = torch.from_numpy(rng.standard_normal((count, len(fitted)))) / max(len(fitted) - 1, 1) ** 0.5
-    drawn: Tensor = mean + torch.tensordot(weights, fitted - mean, 1)
     return drawn

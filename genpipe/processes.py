@@ -21,7 +21,8 @@ def supervise(
     Whatever ends the wait (a time-out, a cancellation, Control-C) first ends the group: SIGTERM, on which a stage
     checkpoints, then SIGKILL. Raises StageError with what the command said last when the exit code is not 0.
     """
-    child = subprocess.Popen(
+    last: list[str] = []
+    with subprocess.Popen(
         command,
         cwd=folder,
         env={**os.environ, **(environment or {})},
@@ -30,16 +31,15 @@ def supervise(
         text=True,
         errors="replace",
         start_new_session=True,
-    )
-    last: list[str] = []
-    try:
-        assert child.stdout is not None  # because of PIPE
-        for line in child.stdout:  # ends when the last process of the group has closed it
-            passed_on(line.rstrip())
-            last = [*last[-19:], line.rstrip()]
-        child.wait()
-    finally:
-        end_group(child)
+    ) as child:
+        try:
+            assert child.stdout is not None  # because of PIPE
+            for line in child.stdout:  # ends when the last process of the group has closed it
+                passed_on(line.rstrip())
+                last = [*last[-19:], line.rstrip()]
+            child.wait()
+        finally:
+            end_group(child)
     if child.returncode:
         raise StageError(cause(last) or f"`{' '.join(command)}` ended with code {child.returncode}")
 

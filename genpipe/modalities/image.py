@@ -150,7 +150,7 @@ def baseline(training: np.ndarray, count: int, rng: np.random.Generator) -> np.n
     """Draws from the Gaussian of the pixels of `training`, uint8 (N, C, H, W); what a model has to beat."""
     import torch
 
-    from genpipe.baseline import gaussian
+    from genpipe.nn.gaussian import gaussian
 
     return to_stored(gaussian(to_batch(torch.from_numpy(training)), count, rng)).numpy()
 

@@ -7,12 +7,13 @@ model by the digest of its files, kept as the tag `genpipe.model` of its version
 import json
 import logging
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -51,7 +52,7 @@ class TrainingRun:
     def __init__(self, client: mlflow.MlflowClient, run: Run) -> None:
         self.client, self.run_id = client, run.info.run_id
         self._last = {key: self._last_step(key) for key in run.data.metrics if not key.startswith("system/")}
-        self._pictured = {name.split("%")[2] for name in self._images()}
+        self._pictured = self._pictured_steps()
         self._waiting: list[Metric] = []
         self._flushed = time.monotonic()
 
@@ -64,7 +65,7 @@ class TrainingRun:
 
     def picture(self, step: int, image: Image) -> None:
         """Add a picture of samples; all of them are one slider over steps in MLflow's page."""
-        if str(step) not in self._pictured:
+        if step not in self._pictured:
             self.client.log_image(self.run_id, image, key="samples", step=step)
 
     def flush(self) -> None:
@@ -76,8 +77,9 @@ class TrainingRun:
     def _last_step(self, key: str) -> int:
         return max(point.step for point in self.client.get_metric_history(self.run_id, key))
 
-    def _images(self) -> list[str]:
-        return [file.path for file in self.client.list_artifacts(self.run_id, "images") if file.path.count("%") > 2]
+    def _pictured_steps(self) -> set[int]:
+        names = [PurePosixPath(file.path).name for file in self.client.list_artifacts(self.run_id, "images")]
+        return {int(found[1]) for name in names if (found := re.match(r"samples\Wstep\W(\d+)\W", name))}
 
 
 @contextmanager

@@ -94,15 +94,15 @@ def describe(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prepare(example: np.ndarray, preparing: Preparing) -> np.ndarray:
-    """(H, W, C) → (C, S, S) uint8: centre square, resized with a box-averaging filter (Lanczos), coloured as asked."""
+    """(H, W, C) → (C, S, S) uint8: coloured as asked, the centre square cut out and resized (Lanczos, antialiased)."""
     picture = Image.fromarray(example[..., 0] if example.shape[-1] == 1 else example)
     if preparing.colour != "as stored":
         picture = picture.convert({"grey": "L", "rgb": "RGB"}[preparing.colour])
     if preparing.size:
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        square = (left, top, left + side, top + side)
-        picture = picture.resize((preparing.size, preparing.size), Image.Resampling.LANCZOS, box=square)
+        square = picture.crop((left, top, left + side, top + side))
+        picture = square.resize((preparing.size, preparing.size), Image.Resampling.LANCZOS)
     return np.ascontiguousarray(pixels(picture).transpose(2, 0, 1))
 
 

@@ -13,10 +13,10 @@ run: $(READY)  ## raw data to a registered model, on the project of this folder
 	@genpipe run
 
 test: $(READY) lint types  ## everything that must pass: lint, types, quick tests, then real training and servers
-	pytest -q
+	pytest -q -m "not gpu"
 
 quick: $(READY)  ## the tests of a few minutes
-	pytest -q -m "not slow"
+	pytest -q -m "not slow and not gpu"
 
 lint: $(READY)
 	ruff check
@@ -25,8 +25,8 @@ lint: $(READY)
 types: $(READY)
 	mypy
 
-gpu-check: $(READY)  ## what only a GPU can show
-	pytest -q -m gpu
+gpu-check: $(READY)  ## what only a GPU can show; without one, the list of what could not be run
+	pytest -q -m gpu -rs --no-fold-skipped
 
 environment: $(READY)
 

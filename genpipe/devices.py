@@ -82,8 +82,13 @@ def choose_device(name: str) -> torch.device:
         known = ", ".join(["auto", *(kind for kind, there in here.items() if there)])
         raise ConfigError([f"params.yaml: train.device is {name!r}; devices of this machine: {known}"])
     if kind == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        return torch.device("cuda", torch.cuda.current_device())
+        number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= count:
+            raise ConfigError(
+                [f"process {number} of this machine has no GPU; torchrun --nproc-per-node: at most {count}"]
+            )
+        torch.cuda.set_device(number)
+        return torch.device("cuda", number)
     return torch.device(kind)
 
 
@@ -106,17 +111,23 @@ def choose_precision(name: str, device: torch.device, weights: int) -> torch.dty
 
 
 @contextmanager
-def joined(device: str, precision: str, threads: int = 0, weights: int = 0) -> Iterator[Compute]:
+def threads(count: int) -> Iterator[None]:
+    """At most so many threads on a CPU; 0 leaves the choice to PyTorch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def joined(device: str, precision: str, weights: int = 0) -> Iterator[Compute]:
     """Choose device and precision and join the other processes, if torchrun started any; leave them at the end."""
     chosen = choose_device(device)
     dtype = choose_precision(precision, chosen, weights)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        with group(chosen) as (rank, world):
-            yield Compute(chosen, dtype, rank, world)
-    finally:
-        torch.set_num_threads(before)
+    with group(chosen) as (rank, world):
+        yield Compute(chosen, dtype, rank, world)
 
 
 @contextmanager
@@ -125,7 +136,10 @@ def group(device: torch.device) -> Iterator[tuple[int, int]]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0, 1
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        dist.init_process_group("nccl", device_id=device)  # named, or nccl guesses it at the first exchange
+    else:
+        dist.init_process_group("gloo")
     try:
         yield dist.get_rank(), dist.get_world_size()
     finally:

@@ -28,6 +28,10 @@ class DivergedError(GenpipeError):
     """A training whose loss is no longer a number."""
 
 
+class DeviceMemoryError(GenpipeError):
+    """A training that does not fit the device's memory."""
+
+
 class LockedError(GenpipeError):
     """Another process works on this project."""
 

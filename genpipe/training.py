@@ -65,14 +65,36 @@ class State:
 
 
 def new_state(generator: Choice, data: DataSpec, cfg: Config, compute: Compute) -> State:
-    """A model with weights that follow from the seed, and what trains it. Raises ConfigError for a part it has not."""
+    """A new model and what trains it; raises ConfigError as `new_model` does."""
+    return state_of(new_model(generator, data, cfg), compute, cfg)
+
+
+def new_model(generator: Choice, data: DataSpec, cfg: Config) -> Model:
+    """A model on the CPU with weights that follow from the seed, so that they are equal on every device.
+
+    Raises ConfigError when the kind does not suit the data, or has not a part that `cfg.parts` names.
+    """
     torch.manual_seed(seed_from(cfg.seed))
-    model = generators.build(generator.kind, generator.config, data)
+    try:
+        model = generators.build(generator.kind, generator.config, data)
+    except ValueError as error:
+        raise ConfigError([f"params.yaml: {error}"]) from None
     parts = model.parts()
     if unknown := sorted(set(cfg.parts) - set(parts)):
         known = ", ".join(parts)
         raise ConfigError([f"params.yaml: train.parts.{name} is no part of '{generator.kind}'; its parts: {known}"
                            for name in unknown])  # fmt: skip
+    return model
+
+
+def weights_of(model: Model) -> int:
+    """How many weights are trained."""
+    return sum(weight.numel() for part in model.parts().values() for weight in part.parameters())
+
+
+def state_of(model: Model, compute: Compute, cfg: Config) -> State:
+    """The model on its device, with what trains it."""
+    parts = model.parts()
     for part in parts.values():
         part.to(compute.device).train()
     average = deepcopy(model)
@@ -125,7 +147,9 @@ class Mover:
             group["lr"] = self.schedule.lr * rate(self.schedule, step, self.cfg.steps)
         self.scaler.unscale_(self.optimizer)
         if self.cfg.max_norm:
-            sums[f"{update.part}_gradient_norm"] = nn.utils.clip_grad_norm_(self.params, self.cfg.max_norm)
+            norm = nn.utils.clip_grad_norm_(self.params, self.cfg.max_norm)
+            # Where fp16 overflowed, the scaler skips the step: it moves nothing, and has no length to average.
+            sums[f"{update.part}_gradient_norm"] = norm.nan_to_num(0, 0) if self.scaler.is_enabled() else norm
         self.scaler.step(self.optimizer)
         self.scaler.update()
         for advance in self.after_step:

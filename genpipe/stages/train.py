@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from genpipe import checkpoint, code, devices, generators, modalities, progress, sampling, tracking, training
-from genpipe.config import Choice, Field, Plugin, parse, plain, settings
+from genpipe import checkpoint, code, devices, modalities, progress, sampling, tracking, training
+from genpipe.config import Field, Plugin, parse, plain, settings
 from genpipe.curve import Curve
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.data.batches import Batches
 from genpipe.devices import Compute
-from genpipe.errors import ConfigError, DivergedError, StageError
+from genpipe.errors import DeviceMemoryError, DivergedError, StageError
 from genpipe.files import write_json, written_aside
 from genpipe.project import Project
 from genpipe.training import State
@@ -92,35 +92,46 @@ class Session:
 def run(cfg: Config, project: Project) -> dict[str, float]:
     """The last point of the curve. Raises StageError when it was stopped; the next run goes on from there."""
     data = DataSpec.read(project.artifacts / "augment" / "meta.json")
-    with devices.joined(cfg.device, cfg.precision, cfg.threads, weights_of(cfg.generator, data)) as compute:
-        state = training.new_state(cfg.generator, data, cfg, compute)
-        identity = identify(cfg, project, compute)
-        session = Session(cfg, project, compute, data, identity, state, Curve(cfg.log_every))
-        prepare(session)
-        resume(session)
-        with ExitStack() as stack:
-            stack.enter_context(session.stop.listening())
-            recorder: Recorder | None = None
+    with devices.threads(cfg.threads), remedies(cfg):
+        model = training.new_model(cfg.generator, data, cfg)
+        with devices.joined(cfg.device, cfg.precision, training.weights_of(model)) as compute:
+            state, identity = training.state_of(model, compute, cfg), identify(cfg, project, compute)
+            session = Session(cfg, project, compute, data, identity, state, Curve(cfg.log_every))
+            prepare(session)
+            resume(session)
+            recorded(session)
             if compute.leads:
-                recorder = stack.enter_context(tracking.training_run(project, session.digest, plain(cfg)))
-            try:
-                train(session, recorder)
-            except FloatingPointError as error:
-                remedy = "lower train.optimizer.lr, or set train.max_norm (params.yaml); the next run starts before it"
-                raise DivergedError(f"{error}; {remedy}") from error
-        if compute.leads:
-            publish(session)
-            shutil.rmtree(session.folder, ignore_errors=True)  # a short training may have left nothing there
+                publish(session)
+                shutil.rmtree(session.folder, ignore_errors=True)  # a short training may have left nothing there
     return session.curve.rows[-1]
 
 
-def weights_of(generator: Choice, data: DataSpec) -> int:
-    """How many weights the model will have. Raises ConfigError when it does not suit the data."""
+@contextmanager
+def remedies(cfg: Config) -> Iterator[None]:
+    """Tell the failures of a training that its settings can mend in words."""
     try:
-        model = generators.build(generator.kind, generator.config, data)
-    except ValueError as error:
-        raise ConfigError([f"params.yaml: {error}"]) from None
-    return sum(weight.numel() for part in model.parts().values() for weight in part.parameters())
+        yield
+    except FloatingPointError as error:
+        remedy = "lower train.optimizer.lr, or set train.max_norm (params.yaml); the next run starts before it"
+        raise DivergedError(f"{error}; {remedy}") from error
+    except torch.OutOfMemoryError as error:
+        size = cfg.batch_size // cfg.micro_batches
+        raise DeviceMemoryError(
+            f"train.batch_size {cfg.batch_size} in train.micro_batches {cfg.micro_batches} puts {size} examples at a "
+            "time on the device, whose memory is full; raise train.micro_batches (params.yaml): the same training in "
+            "smaller pieces"
+        ) from error
+
+
+def recorded(session: Session) -> None:
+    """Train under a run of the tracking store, which the leading process keeps."""
+    with ExitStack() as stack:
+        stack.enter_context(session.stop.listening())
+        recorder: Recorder | None = None
+        if session.compute.leads:
+            opened = tracking.training_run(session.project, session.digest, plain(session.cfg))
+            recorder = stack.enter_context(opened)
+        train(session, recorder)
 
 
 def identify(cfg: Config, project: Project, compute: Compute) -> checkpoint.Identity:
@@ -192,7 +203,10 @@ def prepare(session: Session) -> None:
         for part in (*parts.values(), *averaged.values()):
             part.to(memory_format=torch.channels_last)  # of its 4-d weights
     if session.cfg.compile:
-        for name in session.state.model.compilable():
+        compilable = session.state.model.compilable()
+        if not compilable and session.compute.leads:
+            tell("train.compile changes nothing: this kind of generator has no part that can be compiled")
+        for name in compilable:
             parts[name].compile()
 
 

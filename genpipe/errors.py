@@ -40,5 +40,9 @@ class StageError(GenpipeError):
     """A stage ended with a failure, or was stopped."""
 
 
+class KilledError(StageError):
+    """A stage that a signal ended: the memory gave out, or the machine is going down."""
+
+
 class RegistryError(GenpipeError):
     """The tracking store or the model registry has no such thing, or can't be reached."""

@@ -1,6 +1,7 @@
 """A child process in a group of its own: its output passed on line by line, and nothing of it left behind."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from genpipe.errors import StageError
+from genpipe.errors import KilledError, StageError
 
+DVC_COMMENT = "ERROR: failed to reproduce"
 GRACE_SECONDS = 30.0  # between the request to stop (a stage writes its checkpoint) and the kill
 
 
@@ -19,7 +21,8 @@ def supervise(
     """Run `command` in `folder`, give each line that it prints to `passed_on`, and return when its whole group is gone.
 
     Whatever ends the wait (a time-out, a cancellation, Control-C) first ends the group: SIGTERM, on which a stage
-    checkpoints, then SIGKILL. Raises StageError with what the command said last when the exit code is not 0.
+    checkpoints, then SIGKILL. Raises StageError with what the command said last when the exit code is not 0,
+    KilledError when a signal ended the stage.
     """
     last: list[str] = []
     with subprocess.Popen(
@@ -32,23 +35,28 @@ def supervise(
         errors="replace",
         start_new_session=True,
     ) as child:
+        assert child.stdout is not None  # because of PIPE
         try:
-            assert child.stdout is not None  # because of PIPE
             for line in child.stdout:  # ends when the last process of the group has closed it
                 passed_on(line.rstrip())
                 last = [*last[-19:], line.rstrip()]
             child.wait()
         finally:
             end_group(child)
+            for line in child.stdout:  # what it said when it was asked to stop
+                passed_on(line.rstrip())
     if child.returncode:
-        raise StageError(cause(last) or f"`{' '.join(command)}` ended with code {child.returncode}")
+        raise failure(last)
 
 
-def cause(lines: Sequence[str]) -> str:
-    """What a failed stage says of it: its own error up to DVC's comment on it, or the last line before that."""
-    said = [line for line in lines if line.strip() and not line.startswith("ERROR: failed to reproduce")]
+def failure(lines: Sequence[str]) -> StageError:
+    """What a failed command says of it: its own error up to DVC's comment on it, or the last line before that."""
+    comment = next((line for line in lines if line.startswith(DVC_COMMENT)), "")
+    if killed := re.search(r"exited with -(\d+)$", comment):
+        return KilledError(f"the stage was ended by signal {killed[1]}; 9 is often the memory's end")
+    said = [line for line in lines if line.strip() and line != comment]
     own = [number for number, line in enumerate(said) if line.startswith("genpipe: ")]
-    return "\n".join(said[own[-1] :] if own else said[-1:]).removeprefix("genpipe: ")
+    return StageError("\n".join(said[own[-1] :] if own else said[-1:]).removeprefix("genpipe: "))
 
 
 def end_group(child: subprocess.Popen[str]) -> None:

@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 from genpipe import dag
+from genpipe.errors import KilledError
 from genpipe.processes import supervise
 from genpipe.project import Project
 from tasks import artifacts
@@ -23,7 +24,7 @@ HOUR = 3600
 
 def was_killed(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     """Whether a signal ended the stage (out of memory, a lost node): then its checkpoint is worth another try."""
-    return "exited with -" in str(state.result(raise_on_failure=False))
+    return isinstance(state.result(raise_on_failure=False), KilledError)
 
 
 @task(timeout_seconds=2 * HOUR, retries=2, retry_delay_seconds=[5, 30], cache_policy=NO_CACHE)

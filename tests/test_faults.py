@@ -1,0 +1,130 @@
+"""Faults caused for real in a flow: cancelled, killed, out of time. Nothing is lost and nothing is left behind."""
+
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests import clones
+from tests.clones import Clone
+
+pytestmark = pytest.mark.slow
+TRAIN = {"generator": {"kind": "gan", "hidden_dim": 32}, "steps": 1500, "batch_size": 32, "threads": 1, "pictures": 0}
+TIMED = """
+from pathlib import Path
+from prefect import flow
+from genpipe.project import Project
+from tasks import stages
+
+@flow
+def short():
+    state = stages.train.with_options(timeout_seconds=12)(Project(Path.cwd()), return_state=True)
+    print("state:", state.name)
+    return "the state was looked at"
+
+short()
+"""
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A project whose stages before train are done."""
+    clone = clones.make(tmp_path_factory.mktemp("faults"))
+    clone.params(train={**TRAIN, "checkpoint_every_steps": 100})
+    clone.run("genpipe", "stage", "ingest")
+    clone.run("dvc", "repro", "calibrate")
+    return clone
+
+
+def start(clone: Clone) -> "subprocess.Popen[str]":
+    with (clone.root / ".genpipe" / "run.log").open("w") as log:
+        return subprocess.Popen(["genpipe", "run"], cwd=clone.root, env=clone.env, stdout=log, stderr=log, text=True)
+
+
+def log(clone: Clone) -> str:
+    return (clone.root / ".genpipe" / "run.log").read_text()
+
+
+def wait_for_checkpoints(clone: Clone, flow: "subprocess.Popen[str]", count: int, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while len(list((clone.root / ".genpipe").glob("checkpoints/*/step-*"))) < count:
+        assert flow.poll() is None, log(clone)
+        assert time.monotonic() < end, log(clone)
+        time.sleep(0.05)
+
+
+def stage_processes(clone: Clone) -> list[psutil.Process]:
+    """What works in the clone's folder for the stage train."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if words[-2:] == ["stage", "train"] and process.cwd() == str(clone.root):
+            found.append(process)
+    return found
+
+
+def training_runs(clone: Clone) -> list[Any]:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{clone.root / 'mlflow.db'}")
+    return list(client.search_runs([client.get_experiment_by_name("digits").experiment_id]))
+
+
+def test_a_cancelled_flow_checkpoints_first_and_leaves_no_process(clone: Clone) -> None:
+    flow = start(clone)
+    wait_for_checkpoints(clone, flow, 1)
+    flow.send_signal(signal.SIGTERM)
+    assert flow.wait(60) != 0
+    stopped = re.search(r"stopped at step ([\d,]+) of 1,500", log(clone))
+    assert stopped
+    step = int(stopped[1].replace(",", ""))
+    assert (max(clone.root.glob(".genpipe/checkpoints/*/step-*"))).name == f"step-{step:08d}"
+    assert stage_processes(clone) == []
+    assert [run.info.status for run in training_runs(clone)] == ["KILLED"]
+
+
+def test_a_killed_stage_is_retried_and_resumes_in_the_same_run(clone: Clone) -> None:
+    flow = start(clone)
+    end = time.monotonic() + 120
+    while "resumed at step" not in log(clone) and time.monotonic() < end:
+        time.sleep(0.05)
+    (stage, *_) = stage_processes(clone)
+    stage.send_signal(signal.SIGKILL)
+    assert flow.wait(300) == 0, log(clone)
+    assert log(clone).count("resumed at step") == 2  # after the cancellation, and after the kill
+    (run,) = training_runs(clone)
+    assert run.info.status == "FINISHED"
+    assert logged_steps(clone, run) == list(range(100, 1501, 100))
+
+
+def logged_steps(clone: Clone, run: Any) -> list[int]:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{clone.root / 'mlflow.db'}")
+    return [point.step for point in client.get_metric_history(run.info.run_id, "painter_loss")]
+
+
+def test_a_time_out_ends_the_whole_group(clone: Clone, tmp_path: Path) -> None:
+    clone.params(train={**TRAIN, "steps": 400_000})
+    script = tmp_path / "timed.py"
+    script.write_text(TIMED)
+    printed = clone.run("python", str(script)).stdout
+    assert "state: TimedOut" in printed
+    assert stage_processes(clone) == []
+    assert list(clone.root.glob(".genpipe/checkpoints/*/step-*"))  # it was asked to stop before it was killed
+
+
+def test_a_second_run_is_told_who_works_on_the_project(clone: Clone) -> None:
+    flow = start(clone)
+    end = time.monotonic() + 60
+    while not (clone.root / ".genpipe" / "locks" / "pipeline.json").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    told = clone.run("genpipe", "run", code=1).stderr
+    assert f"the project is in use by process {flow.pid} (genpipe run" in told
+    flow.send_signal(signal.SIGINT)
+    assert flow.wait(60) != 0

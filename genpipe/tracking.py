@@ -226,11 +226,12 @@ def find_version(project: Project, digest: str) -> ModelVersion | None:
     return next(iter(mlflow.MlflowClient().search_model_versions(query)), None)
 
 
-def log_evaluation(project: Project, run_id: str, metrics: Mapping[str, float], folder: Path) -> None:
-    """Add scores, report and pictures of a folder of evaluation to the run of the training."""
+def log_evaluation(project: Project, run_id: str, metrics: Mapping[str, float], folder: Path, text: str) -> None:
+    """Add scores, report and pictures of a folder of evaluation to the run of the training, and describe it."""
     connect(project)
     client, now = mlflow.MlflowClient(), int(time.time() * 1000)
-    client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
+    note = RunTag("mlflow.note.content", text)
+    client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()], tags=[note])
     for file in sorted(folder.glob("*.*")):
         client.log_artifact(run_id, str(file), "evaluation")
 

@@ -35,13 +35,13 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     """
     config, metrics = read(project, "train/config.json"), read(project, "evaluate/metrics.json")
     model, evaluation = model_digest(project), evaluation_digest(project)
-    version = tracking.find_version(project, model)
+    version, text = tracking.find_version(project, model), card(project, config, metrics)
     if version is None or version.tags.get(EVALUATION) != evaluation:
         training = training_of(project, config)
-        tracking.log_evaluation(project, training, scores(metrics), project.artifacts / "evaluate")
+        tracking.log_evaluation(project, training, scores(metrics), project.artifacts / "evaluate", text)
         version = version or new_version(project, training, config)
     tags = {**cfg.tags, tracking.TRAINING: config["digest"], tracking.MODEL: model, EVALUATION: evaluation}
-    alias = tracking.label_version(project, version, tags, card(project, config, metrics))
+    alias = tracking.label_version(project, version, tags, text)
     noted = {"name": version.name, "version": int(version.version), "alias": alias, "model": model}
     write_json(noted_file(project), {**noted, "run": tracking.run_link(project, str(version.run_id))})
     print(f"{version.name} version {version.version} is {alias}")

@@ -18,7 +18,7 @@ import yaml
 from genpipe import catalogue, generators, modalities, plugins
 from genpipe.config import explain
 from genpipe.processes import end_group
-from genpipe.run import QUIET
+from genpipe.run import DEFAULTS
 from genpipe.stages import STAGES
 from tests import clones
 from tests.clones import ROOT, Clone
@@ -122,7 +122,7 @@ class Terminal:
 
     @property
     def env(self) -> dict[str, str]:
-        return QUIET | {"PREFECT_SERVER_API_PORT": self.ports["4200"]} | self.exported
+        return DEFAULTS | {"PREFECT_SERVER_API_PORT": self.ports["4200"]} | self.exported
 
     def address_of(self, line: str) -> str | None:
         """Where a server that `line` starts answers; None for other commands."""

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import yaml
@@ -80,6 +81,21 @@ def version_data(project: Project) -> None:
 def changed(project: Project) -> list[str]:
     """The stages, and data.dvc, whose inputs or outputs are not those of dvc.lock."""
     return sorted(json.loads(dvc(project, "status", "--json")))
+
+
+def with_downstream(stale: Collection[str]) -> list[str]:
+    """The stages of the DAG in `stale`, or that read what such a stage writes, in order; `data.dvc` stands for data."""
+    found, written = list[str](), ["data"] if "data.dvc" in stale else []
+    for stage in DAG:
+        if stage.name in stale or any(overlap(path, out) for path in stage.reads for out in written):
+            found.append(stage.name)
+            written += [output.path for output in stage.writes]
+    return found
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether one path is the other, or lies in it."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def dvc(project: Project, *words: str) -> str:

@@ -1,11 +1,14 @@
 """What `genpipe run` and `genpipe stage` do: check and change settings, find work to do, start the flow, sum it up."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from difflib import unified_diff
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from genpipe import PACKAGE, dag, locks, summary
 from genpipe.errors import ConfigError
@@ -34,8 +37,9 @@ def run(directory: Path, changes: Sequence[str], *, dry: bool) -> int:
         project = change(project, changes, write=not dry)
     check(project)
     if dry:
-        summary.show_plan(dag.changed(project))
+        summary.show_plan(plan(project))
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that Prefect's temporary server is stopped, too
     if not os.environ.get("PREFECT_API_URL") and not work(project):
         summary.show(project, {})
         return 0
@@ -57,6 +61,13 @@ def work(project: Project) -> bool:
     return bool(ingest.pending(project) or dag.changed(project) or register.pending(project))
 
 
+def plan(project: Project) -> list[str]:
+    """The stages of the DAG that a run would have to do, with the settings of `project`, written or not."""
+    stale, written = set(dag.changed(project)), Project(project.root).params
+    stale |= {name for name in STAGES if written.get(name) != project.params.get(name)}
+    return dag.with_downstream(stale)
+
+
 def run_stage(directory: Path, name: str) -> None:
     """Run one stage in this process, under its lock. Raises ConfigError for an unknown name or bad settings."""
     if name not in STAGES:
@@ -71,7 +82,9 @@ def run_stage(directory: Path, name: str) -> None:
         ])  # fmt: skip
     stage = STAGES[name].module
     config = project.section(name, stage.Config)
-    with locks.held(project.state / "locks" / f"{name}.lock", f"genpipe stage {name}", wait_seconds=5):
+    leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one holds the lock for all
+    lock = locks.held(project.state / "locks" / f"{name}.lock", f"genpipe stage {name}", wait_seconds=5)
+    with lock if leads else nullcontext():
         stage.run(config, project)
 
 
@@ -80,28 +93,37 @@ def change(project: Project, changes: Sequence[str], *, write: bool) -> Project:
     from ruamel.yaml import YAML
 
     file, yaml = project.root / "params.yaml", YAML()
-    before = file.read_text(encoding="utf-8")
+    before, buffer = file.read_text(encoding="utf-8"), StringIO()
     content = yaml.load(before)
     for one in changes:
-        key, sign, value = one.partition("=")
-        if not sign or not key:
-            raise ConfigError([f"--set {one}: it must be KEY=VALUE, such as train.steps=100"])
-        *path, last = key.split(".")
-        place = content
-        for step in path:
-            if not isinstance(place.get(step), dict):
-                place[step] = {} if place.get(step) is None else {"kind": place[step]}
-            place = place[step]
-        place[last] = YAML(typ="safe").load(value)
-    buffer = StringIO()
+        put(content, one)
     yaml.dump(content, buffer)
+    after = buffer.getvalue()
     changed = Project(project.root)
-    changed.__dict__["params"] = YAML(typ="safe").load(buffer.getvalue())
+    changed.__dict__["params"] = YAML(typ="safe").load(after)  # in place of those of the file
     check(changed)
-    sys.stdout.writelines(
-        unified_diff(before.splitlines(True), buffer.getvalue().splitlines(True), "params.yaml", "now")
-    )
+    sys.stdout.writelines(unified_diff(before.splitlines(True), after.splitlines(True), "params.yaml", "now"))
     if write:
         with written_aside(file) as aside:
-            aside.write_text(buffer.getvalue(), encoding="utf-8")
+            aside.write_text(after, encoding="utf-8")
     return changed
+
+
+def put(content: Any, assignment: str) -> None:
+    """Set the key that `a.b=value` names in nested mappings. Raises ConfigError when it is not of that form."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    key, sign, text = assignment.partition("=")
+    *path, last = key.split(".")
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise ConfigError([f"--set {assignment}: its value is no YAML: {' '.join(str(error).split())}"]) from None
+    if not sign or not last:
+        raise ConfigError([f"--set {assignment}: it must be KEY=VALUE, such as train.steps=100"])
+    for step in path:
+        if not isinstance(content.get(step), dict):
+            content[step] = {}
+        content = content[step]
+    content[last] = value

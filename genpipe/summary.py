@@ -8,14 +8,16 @@ from rich.table import Table
 
 from genpipe.project import Project
 
+TITLE, PARTS = "Samples against held-out data", ("value", "low", "high", "floor", "baseline")
+
 
 def show_plan(changed: Sequence[str]) -> None:
     """Which stages have something to do."""
     console = Console()
     if not changed:
         console.print("Every stage of dvc.yaml is up to date.")
-    for name in changed:
-        console.print(f"{name} has changed inputs, settings, code or outputs: it would run")
+    else:
+        console.print(f"These stages would run: {', '.join(changed)}. Inputs, settings, code or outputs have changed.")
 
 
 def show(project: Project, seconds: Mapping[str, float]) -> None:
@@ -36,18 +38,15 @@ def show(project: Project, seconds: Mapping[str, float]) -> None:
     )
     console.print(f"[bold]Next[/bold]    genpipe sample models:/{name}@{alias} -n 64 --out samples", highlight=False)
     console.print("        genpipe ui", highlight=False)
-    console.print("        genpipe run --set train.generator.kind=vae", highlight=False)
+    console.print("        genpipe recipes", highlight=False)
 
 
 def score_table(project: Project) -> Table:
     """The scores of metrics.json."""
     metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
-    table = Table(
-        "score", "value", "interval", "real data", title="Samples against held-out data", title_justify="left"
-    )
+    table = Table("score", "value", "interval", "real data", "baseline", title=TITLE, title_justify="left")
     for name, score in metrics.items():
         if isinstance(score, dict) and "value" in score:
-            interval = f"{score['low']:.3f} to {score['high']:.3f}" if "low" in score else ""
-            floor = f"{score['floor']:.3f}" if score.get("floor") is not None else ""
-            table.add_row(name.replace("_", " "), f"{score['value']:.3f}", interval, floor)
+            value, low, high, floor, baseline = (f"{score[key]:.3f}" for key in PARTS)
+            table.add_row(name.replace("_", " "), value, f"{low} to {high}", floor, baseline)
     return table

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genpipe import cli, run
+from genpipe import cli, dag, run
 from genpipe.errors import ConfigError
 from genpipe.project import Project
 from genpipe.stages import check
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    return projects.make(tmp_path, train={"steps": 100})
+    return projects.make(tmp_path, train={"generator": {"kind": "gan"}, "steps": 100})
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -64,7 +64,17 @@ def test_set_writes_nothing_when_anything_is_wrong(project: Project) -> None:
     assert len(caught.value.faults) == 2
     with pytest.raises(ConfigError, match="it must be KEY=VALUE"):
         run.change(project, ["train.steps"], write=True)
+    with pytest.raises(ConfigError, match="its value is no YAML"):
+        run.change(project, ["train.generator={kind"], write=True)
+    with pytest.raises(ConfigError, match=r"train.generator.kind is missing; dvc.yaml reads it"):
+        run.change(project, ["train.generator=vae"], write=True)
     assert (project.root / "params.yaml").read_text() == before
+
+
+def test_what_a_stage_writes_is_what_the_next_ones_read() -> None:
+    assert dag.with_downstream({"train"}) == ["train", "evaluate"]
+    assert dag.with_downstream({"data.dvc"}) == ["validate", "augment", "calibrate", "train", "evaluate"]
+    assert dag.with_downstream({"register"}) == []
 
 
 def test_faults_of_all_sections_and_files_stand_together(project: Project) -> None:

@@ -68,6 +68,15 @@ def stage_processes(clone: Clone) -> list[psutil.Process]:
     return found
 
 
+def servers(clone: Clone) -> list[psutil.Process]:
+    """Temporary Prefect servers that a flow of the clone has started."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any("prefect.server" in word for word in process.info["cmdline"] or []):
+            found += [process] if process.environ().get("PREFECT_HOME") == clone.env["PREFECT_HOME"] else []
+    return found
+
+
 def training_runs(clone: Clone) -> list[Any]:
     import mlflow
 
@@ -85,6 +94,7 @@ def test_a_cancelled_flow_checkpoints_first_and_leaves_no_process(clone: Clone) 
     step = int(stopped[1].replace(",", ""))
     assert (max(clone.root.glob(".genpipe/checkpoints/*/step-*"))).name == f"step-{step:08d}"
     assert stage_processes(clone) == []
+    assert servers(clone) == []
     assert [run.info.status for run in training_runs(clone)] == ["KILLED"]
 
 

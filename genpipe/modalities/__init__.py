@@ -7,7 +7,7 @@ The stages, the training loop, tracking and the flows ask the modality and never
 - Preparing, Augmentation: settings classes, for `augment.prepare` and `augment.augmentation`
 - encode(example) -> columns of a shard; decode(columns) -> the example as an array, ValueError when it is broken
 - describe(columns) -> measurements for the validation table; must not raise (a broken example has `error`)
-- RULES: what a row must fulfil, as `genpipe.stages.validate.Rule`s
+- RULES: what a row must fulfil, as `genpipe.data.rules.Rule`s
 - prepare(example, preparing) -> array of the stored shape
 - to_batch(stored) -> what models are trained on, to_stored(samples) -> back, rounded; tensors on any device
 - augment(batch, augmentation) -> batch, randomly changed on its device

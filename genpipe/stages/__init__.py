@@ -97,7 +97,11 @@ def check(project: Project) -> dict[str, Any]:
     """The settings of every stage. Raises ConfigError with all faults of params.yaml and mlflow.yml."""
     found, faults = dict[str, Any](), list[str]()
     for name, stage in STAGES.items():
-        if name not in project.params:
+        if name == "train" and not names_kind(project.params.get(name)):
+            faults.append(
+                "params.yaml: train.generator.kind is missing; dvc.yaml reads it there: `generator: {kind: gan}`"
+            )
+        elif name not in project.params:
             faults.append(f"params.yaml: {name} is missing; write `{name}: {{}}` to take its defaults")
         found[name], wrong = faults_of(stage.module.Config, project.params.get(name) or {}, name)
         faults += wrong
@@ -115,6 +119,12 @@ def check(project: Project) -> dict[str, Any]:
     if faults:
         raise ConfigError(faults)
     return found
+
+
+def names_kind(train: Any) -> bool:
+    """Whether the section says the kind in full, not in the short form or by default."""
+    generator = train.get("generator") if isinstance(train, Mapping) else None
+    return isinstance(generator, Mapping) and "kind" in generator
 
 
 def named_by_others(found: Mapping[str, Any]) -> Iterator[tuple[str, type, Any]]:

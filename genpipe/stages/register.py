@@ -21,6 +21,7 @@ from genpipe.files import write_json
 from genpipe.project import Project
 
 EVALUATION = "genpipe.evaluation"
+PARTS = ("value", "low", "high", "floor", "baseline")  # of a score
 
 
 @settings
@@ -113,12 +114,11 @@ def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> tra
 
 
 def scores(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The values of metrics.json, with interval and floor, as MLflow names them."""
+    """The values of metrics.json, with interval, floor and baseline, as MLflow names them."""
     found = dict[str, float]()
     for name, score in metrics.items():
         if isinstance(score, Mapping) and "value" in score:
-            parts = {"": "value", "_low": "low", "_high": "high", "_floor": "floor"}
-            found |= {name + suffix: float(score[key]) for suffix, key in parts.items() if score.get(key) is not None}
+            found |= {name if part == "value" else f"{name}_{part}": float(score[part]) for part in PARTS}
     return found
 
 
@@ -128,13 +128,11 @@ def card(project: Project, config: Mapping[str, Any], metrics: Mapping[str, Any]
     lines = [
         f"**{config['train']['generator']['kind']}** trained on **{about.name}** ({about.modality}).",
         "",
-        "| score | value | interval | real data |",
-        "|---|---|---|---|",
+        "| score | value | interval | real data | baseline |",
+        "|---|---|---|---|---|",
     ]
     for name, score in metrics.items():
         if isinstance(score, Mapping) and "value" in score:
-            cells = [
-                f"{score[key]:.3f}" if score.get(key) is not None else "" for key in ("value", "low", "high", "floor")
-            ]
-            lines.append(f"| {name.replace('_', ' ')} | {cells[0]} | {cells[1]} to {cells[2]} | {cells[3]} |")
+            value, low, high, floor, baseline = (f"{score[key]:.3f}" for key in PARTS)
+            lines.append(f"| {name.replace('_', ' ')} | {value} | {low} to {high} | {floor} | {baseline} |")
     return "\n".join([*lines, "", f"Data: {about.source}. Licence: {about.licence}. {about.citation}"])

@@ -1,6 +1,9 @@
 """What several test files share: real digits as arrays, one thread for small tensors."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch reads it
 
 import numpy as np
 import pytest

@@ -20,7 +20,6 @@ def without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-
 for name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(name).addFilter(without_traceback)
 

@@ -10,6 +10,7 @@ from prefect import flow
 from genpipe import locks
 from genpipe.errors import GenpipeError
 from genpipe.project import Project
+from genpipe.stages import check
 from tasks import stages
 
 
@@ -38,10 +39,11 @@ ORDER = (
 def pipeline(directory: Path = Path()) -> dict[str, float]:
     """Run every stage of the project in `directory`; returns the seconds that each took.
 
-    A stage that has nothing to do is skipped by DVC or by itself; a failure ends the run. Raises LockedError when
-    another run works on the project.
+    A stage that has nothing to do is skipped by DVC or by itself; a failure ends the run. Raises ConfigError with all
+    faults of the settings, before anything runs, and LockedError when another run works on the project.
     """
     project = Project.find(directory)
+    check(project)
     with locks.held(project.state / "locks" / "pipeline.lock", "genpipe run"):
         return {stage.name: timed(stage, project) for stage in ORDER}
 

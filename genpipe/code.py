@@ -43,18 +43,22 @@ def closure(stage: Stage) -> list[str]:
 
 def closure_digest(stage: str, kind: str) -> str:
     """SHA-256 over the names and contents of the stage's files with the generator `kind`."""
-    total = hashlib.sha256()
+    total, files = (
+        hashlib.sha256(),
+        set(walk(f"genpipe.generators.{kind}", frozenset(OBSERVERS), by_name=True).values()),
+    )
     for entry in closure(STAGES[stage]):
         place = PACKAGE.parent / entry.replace("${train.generator.kind}", kind)
-        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            total.update(f"{relative(file)}\n".encode() + file.read_bytes())
+        files |= set(place.rglob("*.py")) if place.is_dir() else {place}
+    for file in sorted(files):
+        total.update(f"{relative(file)}\n".encode() + file.read_bytes())
     return total.hexdigest()
 
 
 def copy(folder: Path, kind: str, modality: str) -> Path:
     """Copy the code that samples a model of `kind` below `folder`; returns the package, which works by itself."""
     starts = ("genpipe.sampling", f"genpipe.generators.{kind}", f"genpipe.modalities.{modality}")
-    files = {file for start in starts for file in walk(start, frozenset()).values()}
+    files = {file for start in starts for file in walk(start, frozenset(), by_name=True).values()}
     packages = {parent / "__init__.py" for file in files for parent in file.parents if parent.is_relative_to(PACKAGE)}
     for file in files | packages:
         target = folder / relative(file)
@@ -64,18 +68,18 @@ def copy(folder: Path, kind: str, modality: str) -> Path:
 
 
 @cache
-def walk(start: str, without: frozenset[str] = frozenset(OBSERVERS)) -> dict[str, Path]:
+def walk(start: str, without: frozenset[str] = frozenset(OBSERVERS), *, by_name: bool = False) -> dict[str, Path]:
     """Module name → file, for `start` and all that it imports from genpipe.
 
-    Left out are the modules `without` and, where there are such, those of packages that are loaded by name.
+    Left out are the modules `without` and, unless `by_name`, those of packages whose modules are loaded by name.
     """
     found: dict[str, Path] = {}
     waiting = [start, *imports(source_of(start))]
     while waiting:
         name = waiting.pop()
         file = source_of(name)
-        by_name = without and name.rpartition(".")[0] in LOADED_BY_NAME
-        if name in found or name in without or by_name or file is None:
+        apart = not by_name and name.rpartition(".")[0] in LOADED_BY_NAME
+        if name in found or name in without or apart or file is None:
             continue
         found[name] = file
         waiting += imports(file)

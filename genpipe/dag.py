@@ -10,6 +10,8 @@ import yaml
 
 from genpipe import code
 from genpipe.errors import StageError
+from genpipe.files import written_aside
+from genpipe.processes import own_environment
 from genpipe.project import Project
 from genpipe.stages import DAG, Output, Stage
 
@@ -73,9 +75,34 @@ def is_advice(line: str) -> bool:
     return not line.strip() or line.strip().startswith(ADVICE)
 
 
-def version_data(project: Project) -> None:
-    """Let data.dvc name what data/ holds now."""
+def version_data(project: Project, rows_digest: str) -> None:
+    """Let data.dvc name what data/ holds now: the bytes by DVC's digest, and under `meta` the rows by theirs."""
     dvc(project, "add", "--quiet", "data")
+    file = project.root / "data.dvc"
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if content.get("meta") != {"rows": rows_digest}:
+        with written_aside(file) as aside:
+            aside.write_text(
+                yaml.safe_dump({**content, "meta": {"rows": rows_digest}}, sort_keys=False), encoding="utf-8"
+            )
+
+
+def versioned_rows(project: Project) -> str | None:
+    """The digest of the rows that data.dvc names; None where there is none yet."""
+    file = project.root / "data.dvc"
+    content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    digest: str | None = content.get("meta", {}).get("rows")
+    return digest
+
+
+def restore_data(project: Project) -> bool:
+    """Bring back what data.dvc names, from a remote if there is one, else from the cache; whether that was possible."""
+    try:
+        dvc(project, "pull" if dvc(project, "remote", "list").strip() else "checkout", "--quiet", "data.dvc")
+    except StageError as error:
+        print(f"data.dvc names data that DVC can't bring back here; reading the source again ({error})")
+        return False
+    return True
 
 
 def changed(project: Project) -> list[str]:
@@ -100,7 +127,9 @@ def overlap(one: str, other: str) -> bool:
 
 def dvc(project: Project, *words: str) -> str:
     """What a DVC command prints. Raises StageError with what it says when it fails."""
-    done = subprocess.run([*DVC, *words], cwd=project.root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*DVC, *words], cwd=project.root, env=own_environment(), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise StageError(
             f"dvc {' '.join(words)} failed in {project.root}: {done.stderr.strip() or done.stdout.strip()}"

@@ -55,6 +55,8 @@ def write_samples(
     data, kind = DataSpec.of(about["data"]), about["train"]["generator"]["kind"]
     draw = drawn_by_version if registered else drawn_here
     drawn = draw(folder, labels_of(data, count, label), seed, given)
+    if label is not None and drawn.labels is None:
+        raise ConfigError([f"--label {label}: this model takes no label; leave it out"])
     modality = modalities.load(data.modality)
     out.mkdir(parents=True, exist_ok=True)
     files = modality.write(drawn.examples, out)

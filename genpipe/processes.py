@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def supervise(
     with subprocess.Popen(
         command,
         cwd=folder,
-        env={**os.environ, **(environment or {})},
+        env={**own_environment(), **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -47,6 +48,11 @@ def supervise(
                 passed_on(line.rstrip())
     if child.returncode:
         raise failure(last)
+
+
+def own_environment() -> dict[str, str]:
+    """The environment with this Python's commands first on PATH: DVC runs `genpipe stage` by that name."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 def failure(lines: Sequence[str]) -> StageError:

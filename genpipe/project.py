@@ -3,6 +3,7 @@
 Every path, store and lock is resolved from the project's root, whatever the working directory is.
 """
 
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,8 +80,13 @@ class Project:
 
     @property
     def state(self) -> Path:
-        """Checkpoints, locks and pages that no stage depends on; not versioned."""
-        return Path(os.environ.get("GENPIPE_HOME") or self.root / ".genpipe").resolve()
+        """Checkpoints, locks and pages that no stage depends on; not versioned.
+
+        In GENPIPE_HOME, which may serve several projects, each has a folder of its own.
+        """
+        if home := os.environ.get("GENPIPE_HOME"):
+            return Path(home).resolve() / f"{self.root.name}-{hashlib.sha256(bytes(self.root)).hexdigest()[:8]}"
+        return self.root / ".genpipe"
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -100,19 +106,21 @@ class Project:
             raise ConfigError(faults) from None
         tracking = os.environ.get("MLFLOW_TRACKING_URI") or given.server.mlflow_tracking_uri
         registry = os.environ.get("MLFLOW_REGISTRY_URI") or given.server.mlflow_registry_uri or tracking
+        place = given.tracking.artifacts
+        artifacts = place if urlsplit(place).scheme else (self.root / place).as_uri()
         return Mlflow(
             server=Server(mlflow_tracking_uri=self.absolute(tracking), mlflow_registry_uri=self.absolute(registry)),
-            tracking=Tracking(experiment=given.tracking.experiment, artifacts=self.absolute(given.tracking.artifacts)),
+            tracking=Tracking(experiment=given.tracking.experiment, artifacts=artifacts),
             registry=given.registry,
             ui=given.ui,
         )
 
     def absolute(self, uri: str) -> str:
-        """A relative SQLite file or folder is meant from the root; any other URI stays."""
+        """A relative SQLite file is meant from the root; any other URI stays."""
         prefix = "sqlite:///"
         if uri.startswith(prefix) and not uri.startswith(prefix + "/") and uri != prefix + ":memory:":
             return prefix + str(self.root / uri.removeprefix(prefix))
-        return uri if urlsplit(uri).scheme else (self.root / uri).as_uri()
+        return uri
 
 
 def load_yaml(file: Path) -> dict[str, Any]:

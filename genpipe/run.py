@@ -94,7 +94,7 @@ def change(project: Project, changes: Sequence[str], *, write: bool) -> Project:
 
     file, yaml = project.root / "params.yaml", YAML()
     before, buffer = file.read_text(encoding="utf-8"), StringIO()
-    content = yaml.load(before)
+    content = yaml.load(before) or {}
     for one in changes:
         put(content, one)
     yaml.dump(content, buffer)
@@ -126,4 +126,6 @@ def put(content: Any, assignment: str) -> None:
         if not isinstance(content.get(step), dict):
             content[step] = {}
         content = content[step]
+    if last == "kind" and content.get(last) != value:
+        content.clear()  # the other keys are those of the kind that was
     content[last] = value

@@ -16,7 +16,7 @@ import pandas as pd
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]  # untyped in MLflow
-    """One row asked, one example given: `label` for a conditional model, else `sample`, the sample's number.
+    """One row asked, one example given: its `label` for a conditional model, else any number as `sample`.
 
     Returns the examples as stored: uint8 (rows, *shape). `params` are the seed and the kind's Sampling.
     """

@@ -32,11 +32,13 @@ def show(project: Project, seconds: Mapping[str, float]) -> None:
     console.print(score_table(project))
     registered = json.loads((project.state / "registered.json").read_text(encoding="utf-8"))
     name, version, alias = registered["name"], registered["version"], registered["alias"]
-    console.print(f"[bold]Model[/bold]   {name}, version {version}, alias [green]{alias}[/green]")
+    called = f"alias [green]{alias}[/green]" if alias else "without an alias"
+    console.print(f"[bold]Model[/bold]   {name}, version {version}, {called}")
     console.print(
         "[bold]Look at[/bold] artifacts/evaluate/report.html  artifacts/evaluate/samples.png  artifacts/train/samples/"
     )
-    console.print(f"[bold]Next[/bold]    genpipe sample models:/{name}@{alias} -n 64 --out samples", highlight=False)
+    uri = f"models:/{name}@{alias.partition(',')[0]}" if alias else f"models:/{name}/{version}"
+    console.print(f"[bold]Next[/bold]    genpipe sample {uri} -n 64 --out samples", highlight=False)
     console.print("        genpipe ui", highlight=False)
     console.print("        genpipe recipes", highlight=False)
 

@@ -43,6 +43,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 TRAINING, RESTORED, MODEL = "genpipe.training", "genpipe.restored", "genpipe.model"
 FLUSH_SECONDS, BATCH = 2.0, 900  # MLflow takes at most 1,000 metrics a call
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors")  # what sampling imports
+CODE = ("genpipe", "flows", "tasks", "params.yaml", "dvc.yaml")
 TYPES = {bool: "boolean", int: "long", float: "double", str: "string"}
 
 
@@ -114,8 +115,8 @@ def describe_run(project: Project, run: TrainingRun, digest: str, config: Mappin
     run.client.log_batch(run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
     mlflow.log_input(data_input(project), context="training")
     mlflow.log_dict(dict(config), "config.json")
-    if difference := git(project, "diff", "HEAD"):
-        mlflow.log_text(difference, "git.diff")
+    if uncommitted := difference(project):
+        mlflow.log_text(uncommitted, "git.diff")
 
 
 def connect(project: Project) -> str:
@@ -125,10 +126,16 @@ def connect(project: Project) -> str:
     mlflow.set_registry_uri(settings.server.mlflow_registry_uri or settings.server.mlflow_tracking_uri)
     client, name = mlflow.MlflowClient(), settings.tracking.experiment.name
     try:
-        if found := client.get_experiment_by_name(name):
+        found = client.get_experiment_by_name(name)
+        if found and found.lifecycle_stage == "deleted":
+            raise RegistryError(
+                f"the experiment '{name}' has been deleted in {settings.server.mlflow_tracking_uri}; restore it there "
+                f"(`mlflow experiments restore -x {found.experiment_id}`), or name another (mlflow.yml)"
+            )
+        if found:
             return str(found.experiment_id)
-        local = settings.server.mlflow_tracking_uri.startswith("sqlite:")
-        return str(client.create_experiment(name, settings.tracking.artifacts if local else None))
+        server = settings.server.mlflow_tracking_uri.startswith(("http", "databricks"))  # which has a place of its own
+        return str(client.create_experiment(name, None if server else settings.tracking.artifacts))
     except MlflowException as error:
         uri = settings.server.mlflow_tracking_uri
         raise RegistryError(
@@ -136,7 +143,7 @@ def connect(project: Project) -> str:
         ) from error
 
 
-def find_run(project: Project, digest: str, states: tuple[str, ...] = ("FINISHED",)) -> Run | None:
+def find_run(project: Project, digest: str, states: tuple[str, ...]) -> Run | None:
     """The latest run of the training `digest` in one of `states`."""
     runs = mlflow.MlflowClient().search_runs(
         [connect(project)], f"tags.`{TRAINING}` = '{digest}'", order_by=["attributes.start_time DESC"]
@@ -197,17 +204,28 @@ def code_state(project: Project) -> dict[str, str]:
     commit = git(project, "rev-parse", "HEAD").strip()
     if not commit:
         return {}
-    dirty = bool(git(project, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock"))
-    return {"mlflow.source.git.commit": commit, "genpipe.dirty": json.dumps(dirty)}
+    changed = git(project, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock")
+    return {"mlflow.source.git.commit": commit, "genpipe.dirty": json.dumps(bool(changed or untracked(project)))}
+
+
+def difference(project: Project) -> str:
+    """What is not committed: changes of files that git knows, and whole files of code that it does not."""
+    files = {name: (project.root / name).read_text(encoding="utf-8", errors="replace") for name in untracked(project)}
+    return git(project, "diff", "HEAD") + "".join(f"untracked file {name}:\n{text}\n" for name, text in files.items())
+
+
+def untracked(project: Project) -> list[str]:
+    """Files of code, and settings, that git neither knows nor ignores."""
+    return git(project, "ls-files", "--others", "--exclude-standard", "--", *CODE).splitlines()
 
 
 def git(project: Project, *words: str) -> str:
     """What a git command prints; empty outside a repository or without git."""
     try:
-        done = subprocess.run(["git", *words], cwd=project.root, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *words], cwd=project.root, capture_output=True, check=False)
     except FileNotFoundError:
         return ""
-    return "" if done.returncode else done.stdout
+    return "" if done.returncode else done.stdout.decode(errors="replace")
 
 
 def flow_link() -> dict[str, str]:
@@ -236,10 +254,15 @@ def log_evaluation(project: Project, run_id: str, metrics: Mapping[str, float], 
         client.log_artifact(run_id, str(file), "evaluation")
 
 
-def log_version(project: Project, run_id: str, model: Path, code: Path, signature: ModelSignature) -> ModelVersion:
-    """Log the model of folder `model` with the source folder `code` to the run, and register it as a new version."""
+def log_version(
+    project: Project, run_id: str, model: Path, code: Path, signature: ModelSignature, tags: Mapping[str, str]
+) -> ModelVersion:
+    """Log the model of folder `model` with the source folder `code` to the run, and register it as a new version.
+
+    It has its `tags` from the first moment: a second try after a failure finds it by them.
+    """
     connect(project)
-    with mlflow.start_run(run_id=run_id):
+    with reopened(run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("served_model.py")),
@@ -252,11 +275,22 @@ def log_version(project: Project, run_id: str, model: Path, code: Path, signatur
     client, name = mlflow.MlflowClient(), project.mlflow.registry.name
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    return client.create_model_version(name, logged.model_uri, run_id=run_id, model_id=logged.model_id)
+    return client.create_model_version(name, logged.model_uri, run_id=run_id, model_id=logged.model_id, tags=dict(tags))
+
+
+@contextmanager
+def reopened(run_id: str) -> Iterator[None]:
+    """Make a run that has ended the active one; afterwards, and after a failure, it ends as it did and when it did."""
+    before = mlflow.get_run(run_id).info
+    try:
+        with mlflow.start_run(run_id=run_id):
+            yield
+    finally:
+        mlflow.MlflowClient().set_terminated(run_id, before.status, before.end_time)
 
 
 def signature(takes: tuple[str, ...], params: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> ModelSignature:
-    """A whole number a sample in (its label, or else its number), arrays of `shape` out, `params` with defaults."""
+    """A whole number a sample in (its label, or else any), arrays of `shape` out, `params` with defaults."""
     inputs = Schema([ColSpec("long", name) for name in takes or ("sample",)])
     outputs = Schema([TensorSpec(np.dtype(dtype), (-1, *shape))])
     return ModelSignature(
@@ -264,19 +298,25 @@ def signature(takes: tuple[str, ...], params: Mapping[str, Any], shape: tuple[in
     )
 
 
-def label_version(project: Project, version: ModelVersion, tags: Mapping[str, str], text: str) -> str:
-    """Put tags and a description on a version, and the alias it deserves; returns the alias.
+def give_alias(version: ModelVersion) -> None:
+    """The first version is `champion`; a later one `challenger`, until somebody promotes it."""
+    client = mlflow.MlflowClient()
+    champion = client.get_registered_model(version.name).aliases.get("champion")
+    alias = "champion" if champion in (None, version.version) else "challenger"
+    client.set_registered_model_alias(version.name, alias, version.version)
 
-    The first version is `champion`; a later one `challenger`, until somebody promotes it.
-    """
-    client, name = mlflow.MlflowClient(), version.name
+
+def describe_version(version: ModelVersion, tags: Mapping[str, str], text: str) -> None:
+    """Put a description and tags on a version."""
+    client = mlflow.MlflowClient()
+    client.update_model_version(version.name, version.version, text)
     for key, value in tags.items():
-        client.set_model_version_tag(name, version.version, key, value)
-    client.update_model_version(name, version.version, text)
-    aliases = client.get_registered_model(name).aliases
-    alias = "champion" if aliases.get("champion") in (None, version.version) else "challenger"
-    client.set_registered_model_alias(name, alias, version.version)
-    return alias
+        client.set_model_version_tag(version.name, version.version, key, value)
+
+
+def aliases_of(version: ModelVersion) -> list[str]:
+    """The aliases that a version has now; a search does not tell them."""
+    return list(mlflow.MlflowClient().get_model_version(version.name, version.version).aliases)
 
 
 def download(project: Project, uri: str) -> Path:

@@ -14,7 +14,9 @@ def read(file: Path) -> Any:
 
 
 def validation(project: Project) -> None:
-    """A table of the rules with the number of rows that break each."""
+    """A table of the rules with the number of rows that break each; nothing, if the stage did not come so far."""
+    if not (project.artifacts / "validate" / "result.json").exists():
+        return
     result = read(project.artifacts / "validate" / "result.json")
     rows = [{key: rule[key] for key in ("expectation", "column", "success", "bad")} for rule in result["rules"]]
     title = f"{result['decision']}: {result['quarantined']} of {result['rows']} rows quarantined"
@@ -37,6 +39,6 @@ def scored(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def registration(project: Project) -> None:
     """The version with its alias, and a link to its run in MLflow."""
     registered = read(project.state / "registered.json")
-    text = f"`models:/{registered['name']}/{registered['version']}` is **{registered['alias']}**"
+    text = f"`models:/{registered['name']}/{registered['version']}`: **{registered['alias'] or 'no alias'}**"
     create_markdown_artifact(key="registration", markdown=text)
     create_link_artifact(key="mlflow-run", link=registered["run"], link_text="Training run in MLflow")

@@ -36,8 +36,10 @@ def ingest(project: Project) -> None:
 @task(timeout_seconds=2 * HOUR, cache_policy=NO_CACHE)
 def validate(project: Project) -> None:
     """Set bad rows aside, or stop."""
-    supervised(project, dag.reproduce("validate"))
-    artifacts.validation(project)
+    try:
+        supervised(project, dag.reproduce("validate"))
+    finally:  # a refusal, too, is worth looking at
+        artifacts.validation(project)
 
 
 @task(timeout_seconds=2 * HOUR, cache_policy=NO_CACHE)

@@ -115,7 +115,8 @@ def test_stores_are_found_from_the_root_and_the_environment_overrides(
     monkeypatch.setenv("GENPIPE_HOME", str(project.root / "elsewhere"))
     again = Project.find(inner)
     assert again.mlflow.server.mlflow_tracking_uri == again.mlflow.server.mlflow_registry_uri == "http://127.0.0.1:5001"
-    assert again.state == project.root / "elsewhere"
+    assert again.state.parent == project.root / "elsewhere"
+    assert again.state.name.startswith(f"{project.root.name}-")
 
 
 def test_code_that_is_not_the_project_s_own_is_refused(project: Project) -> None:

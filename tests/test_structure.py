@@ -93,6 +93,14 @@ def test_an_edited_helper_changes_the_digest_and_another_kind_does_not() -> None
     assert code.closure_digest("train", "gan") != code.closure_digest("train", "vae")
 
 
+@pytest.mark.parametrize("kind", plugins.names("genpipe.generators"))
+def test_what_a_kind_imports_is_what_its_stages_depend_on(kind: str) -> None:
+    closure = code.closure(STAGES["train"])
+    used = {places(file) for file in code.walk(f"genpipe.generators.{kind}", by_name=True).values()}
+    known = {file for file in used if file in closure or file.startswith("genpipe/nn/")}
+    assert used - known == {f"genpipe/generators/{kind}.py"}
+
+
 def test_what_travels_with_a_version_works_by_itself(tmp_path: Path) -> None:
     carried = code.copy(tmp_path, "gan", "image")
     files = {file.relative_to(tmp_path).as_posix() for file in carried.rglob("*.py")}

@@ -101,7 +101,7 @@ def add(data: Path, about: Dataset, rows: Iterable[Row]) -> tuple[Stored, int]:
     number = stored.shard_count if stored else 0
     while chunk := list(islice(fresh, ROWS_A_SHARD)):
         with written_aside(shard_file(folder, number)) as aside:
-            pq.write_table(pa.Table.from_pylist(chunk), aside, compression="zstd")
+            pq.write_table(pa.Table.from_pylist(chunk, schema(modality, about)), aside, compression="zstd")
         number += 1
     if not keys:
         raise DataError(f"source '{about.name}' gave no example")
@@ -112,6 +112,12 @@ def add(data: Path, about: Dataset, rows: Iterable[Row]) -> tuple[Stored, int]:
 
 def shard_file(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.parquet"
+
+
+def schema(modality: ModuleType, about: Dataset) -> pa.Schema:
+    """The columns of a shard: equal types in all shards, whatever values are missing in one."""
+    labels = [pa.field("label", pa.int64())] if about.classes else []
+    return pa.schema([pa.field("id", pa.string()), *modality.FIELDS, *labels])
 
 
 def key_columns(about: Dataset) -> list[str]:

@@ -3,6 +3,7 @@
 The stages, the training loop, tracking and the flows ask the modality and never say what an example is. A file offers:
 
 - CONTENT: str, the column that holds the example in shards, arrays and batches
+- FIELDS: its columns in a shard, as pyarrow fields
 - EXTENSION: str, what a written sample's file is called
 - Preparing, Augmentation: settings classes, for `augment.prepare` and `augment.augmentation`
 - encode(example) -> columns of a shard; decode(columns) -> the example as an array, ValueError when it is broken

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from genpipe.config import Field, settings
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from genpipe.nn.classifier import ConvClassifier
 
 CONTENT = "image"
+FIELDS = [pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())]))]
 EXTENSION = "png"
 BASELINE = "a Gaussian with mean and covariance of the training examples"
 

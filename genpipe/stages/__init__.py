@@ -133,5 +133,7 @@ def named_by_others(found: Mapping[str, Any]) -> Iterator[tuple[str, type, Any]]
         modality = modalities.load(found["ingest"].source.module.DATASET.modality)
         yield "augment.prepare", modality.Preparing, found["augment"].prepare
         yield "augment.augmentation", modality.Augmentation, found["augment"].augmentation
+        if found["calibrate"]:
+            yield "calibrate.augmentation", modality.Augmentation, found["calibrate"].augmentation
     if found["train"] and found["evaluate"]:
         yield "evaluate.sampling", found["train"].generator.module.Sampling, found["evaluate"].sampling

@@ -100,6 +100,7 @@ def create(project: Project, split: str, name: str, value: Any, count: int) -> "
     """An empty column for `count` values like `value`."""
     file = project.artifacts / "augment" / split / f"{name}.npy"
     file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)  # it may be a link into DVC's cache
     first = np.asarray(value)
     return np.lib.format.open_memmap(file, mode="w+", dtype=first.dtype, shape=(count, *first.shape))
 

@@ -4,12 +4,14 @@ It stands before the DAG, as an import: raw data come from outside, and `dvc pul
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
 from genpipe import dag
 from genpipe.config import Choice, Field, Plugin, plain, settings
 from genpipe.data import dataset
+from genpipe.errors import DataError
 from genpipe.files import write_json
 from genpipe.project import Project
 
@@ -20,11 +22,22 @@ class Config:
 
 
 def run(cfg: Config, project: Project) -> dict[str, float]:
-    """Write data/<name>/*.parquet, dataset.yaml and data.dvc; what is there already stays untouched."""
+    """Write data/<name>/*.parquet, dataset.yaml and data.dvc; what is there already stays untouched.
+
+    In a clone, what data.dvc names is brought back first. Where DVC can't, the source must give the same rows: raises
+    DataError when it gives others, for those that data.dvc names would be lost.
+    """
     source: Choice = cfg.source
+    named = dag.versioned_rows(project)
+    lost = named is not None and not any(project.data.glob("*/dataset.yaml")) and not dag.restore_data(project)
     stored, added = dataset.add(project.data, source.module.DATASET, source.module.rows(source.config))
-    if added or not (project.root / "data.dvc").exists():
-        dag.version_data(project)
+    if lost and stored.digest != named:
+        shutil.rmtree(project.data)
+        raise DataError(
+            f"source '{source.kind}' gives other rows than data.dvc names, and those are in no cache or remote of DVC "
+            "here; `dvc pull` them from where they are, or remove data.dvc to begin a new history"
+        )
+    dag.version_data(project, stored.digest)
     write_json(noted_file(project), seen(cfg))
     print(f"{stored.about.name}: {stored.rows} examples, {added} of them new")
     return {"examples": stored.rows, "added": added}

@@ -35,30 +35,44 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     Raises DataError when train or evaluate have not run. What the registry holds already is not made again.
     """
     config, metrics = read(project, "train/config.json"), read(project, "evaluate/metrics.json")
-    model, evaluation = model_digest(project), evaluation_digest(project)
-    version, text = tracking.find_version(project, model), card(project, config, metrics)
-    if version is None or version.tags.get(EVALUATION) != evaluation:
+    version, text = tracking.find_version(project, model_digest(project)), card(project, config, metrics)
+    if version is None or not is_complete(version, project):
         training = training_of(project, config)
         tracking.log_evaluation(project, training, scores(metrics), project.artifacts / "evaluate", text)
         version = version or new_version(project, training, config)
-    tags = {**cfg.tags, tracking.TRAINING: config["digest"], tracking.MODEL: model, EVALUATION: evaluation}
-    alias = tracking.label_version(project, version, tags, text)
-    noted = {"name": version.name, "version": int(version.version), "alias": alias, "model": model}
-    write_json(noted_file(project), {**noted, "run": tracking.run_link(project, str(version.run_id))})
-    print(f"{version.name} version {version.version} is {alias}")
+        if EVALUATION not in version.tags:  # else it has been here before, and keeps what alias it has
+            tracking.give_alias(version)
+        tracking.describe_version(version, {**cfg.tags, EVALUATION: evaluation_digest(project)}, text)
+    noted = note(project, version)
+    print(f"{version.name} version {version.version}, {noted['alias'] or 'no alias'}")
     return {"version": float(version.version)}
 
 
 def pending(project: Project) -> bool:
-    """Whether the registry lacks a version of this model with this evaluation."""
-    if not noted_file(project).exists():
-        return True
+    """Whether the registry lacks a version of this model with this evaluation; if not, its version is noted anew."""
     version = tracking.find_version(project, model_digest(project))
-    return version is None or version.tags.get(EVALUATION) != evaluation_digest(project)
+    if version is None or not is_complete(version, project):
+        return True
+    note(project, version)
+    return False
+
+
+def is_complete(version: tracking.ModelVersion, project: Project) -> bool:
+    """Whether a version carries this evaluation: the tag is what registering sets last."""
+    return bool(version.tags.get(EVALUATION) == evaluation_digest(project))
+
+
+def note(project: Project, version: tracking.ModelVersion) -> dict[str, Any]:
+    """Write down which version the outputs are, with the aliases that it has now."""
+    link = tracking.run_link(project, str(version.run_id))
+    alias = ", ".join(tracking.aliases_of(version))
+    noted = {"name": version.name, "version": int(version.version), "alias": alias, "run": link}
+    write_json(noted_file(project), noted)
+    return noted
 
 
 def noted_file(project: Project) -> Path:
-    """What the last registration was, for the summary and for Prefect."""
+    """Which version the outputs are, for the summary and for Prefect."""
     return project.state / "registered.json"
 
 
@@ -85,8 +99,9 @@ def digest_of(*files: Path) -> str:
 
 def training_of(project: Project, config: Mapping[str, Any]) -> str:
     """The id of the run that trained the model; where this store has none, of one made from the outputs."""
-    if found := tracking.find_run(project, config["digest"]):
-        return str(found.info.run_id)
+    for states in (("FINISHED",), ("RUNNING", "FAILED", "KILLED")):  # the outputs prove that it came to its end
+        if found := tracking.find_run(project, config["digest"], states):
+            return str(found.info.run_id)
     with (project.artifacts / "train" / "curves.csv").open(encoding="utf-8", newline="") as file:
         curves = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
     return tracking.restored_run(project, config["digest"], config["train"], curves)
@@ -110,7 +125,8 @@ def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> tra
         for name in ("model.safetensors", "config.json"):
             shutil.copy(project.artifacts / "train" / name, files)
         signature = tracking.signature(model.takes(), params, tuple(data["shape"]), dtype)
-        return tracking.log_version(project, run_id, files, carried, signature)
+        tags = {tracking.TRAINING: config["digest"], tracking.MODEL: model_digest(project)}
+        return tracking.log_version(project, run_id, files, carried, signature, tags)
 
 
 def scores(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -61,7 +61,9 @@ def measure(stored: Stored, modality: ModuleType) -> pd.DataFrame:
         duplicate = None if known == number else f"row {known}"
         described = {"error": None, **modality.describe(row), "duplicate_of": duplicate}
         records.append({"row": number, "id": row["id"], "label": row.get("label"), **described})
+    measured = {rule.column for rule in modality.RULES}  # there, even if no example could be measured
     table = pd.DataFrame.from_records(records)
+    table = table.reindex(columns=[*table.columns, *sorted(measured - set(table.columns))])
     return table.astype({name: kind for name, kind in COLUMN_TYPES.items() if name in table})
 
 

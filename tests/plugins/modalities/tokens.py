@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from genpipe.config import Field, settings
 from genpipe.data.rules import Rule
 
 CONTENT, EXTENSION, TOKENS = "text", "txt", 128
+FIELDS = [pa.field("text", pa.string())]
 BASELINE = "letters drawn by their frequency in the training examples"
 RULES = (
     Rule("expect_column_values_to_be_null", "error", "no ASCII text"),

@@ -76,7 +76,7 @@ class Bench:
         return Seen(content, self.evaluator.features(content), like.label)
 
     def likeness(self, samples: Seen, real: Seen) -> dict[str, float]:
-        """The scores that compare two sets, and label agreement if the samples were asked for by label."""
+        """The scores that compare two sets."""
         found = {
             "frechet_distance": frechet_distance(samples.features, real.features),
             "kernel_distance": kernel_distance(samples.features, real.features),
@@ -84,12 +84,17 @@ class Bench:
         }
         if samples.label is not None:  # those of `real`, too
             found["kernel_distance"] = kernel_distance_by_label(samples.features, real.features, samples.label)
-            found["label_agreement"] = label_agreement(samples.label, self.evaluator.classify(samples.features))
         return found
 
-    def nearness(self, samples: Seen) -> dict[str, float]:
-        """The scores of memorisation."""
-        return memorisation(self.nearest(samples.features)[0], self.held_out_distances)._asdict()
+    def alone(self, samples: Seen) -> dict[str, float]:
+        """The scores of one set: label agreement if it was asked for by label, and those of memorisation.
+
+        Their floor is held-out data: the evaluator was fitted to training examples, which are their own nearest.
+        """
+        found: dict[str, float] = {}
+        if samples.label is not None:
+            found["label_agreement"] = label_agreement(samples.label, self.evaluator.classify(samples.features))
+        return found | memorisation(self.nearest(samples.features)[0], self.held_out_distances)._asdict()
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,9 @@ def one_draw(bench: Bench, from_model: Source, seed: int, count: int) -> Draw:
     simple = bench.see(from_baseline(bench, real, rng), like=real)
     return Draw(
         samples,
-        model=bench.likeness(samples, real) | bench.nearness(samples),
-        floor=bench.likeness(training, real) | bench.nearness(real),  # training examples are their own nearest
-        baseline=bench.likeness(simple, real) | bench.nearness(simple),
+        model=bench.likeness(samples, real) | bench.alone(samples),
+        floor=bench.likeness(training, real) | bench.alone(real),
+        baseline=bench.likeness(simple, real) | bench.alone(simple),
     )
 
 

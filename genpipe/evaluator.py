@@ -21,6 +21,7 @@ from genpipe.errors import DataError
 
 WEIGHTS, CARD = "evaluator.safetensors", "evaluator.json"
 CHUNK = 512  # examples at a time
+REFIT = "raise calibrate.seed (params.yaml) to fit a new one, and expect all scores to change scale"
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,20 @@ class Evaluator:
 
     @classmethod
     def load(cls, folder: Path) -> "Evaluator":
-        """From artifacts/calibrate. Raises DataError when it is absent or not what its digest says."""
+        """From artifacts/calibrate. Raises DataError when it is absent, another network or not what its digest says."""
         if not (folder / CARD).exists():
             raise DataError(f"{folder / CARD} is absent; `genpipe run` or `dvc repro calibrate` writes it")
         card = json.loads((folder / CARD).read_text())
-        data = DataSpec(card["modality"], tuple(card["shape"]), tuple(card["classes"]))
+        data = DataSpec.of(card)
         network = build(data)
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        if digest_of(network) != card["digest"]:
-            raise DataError(f"{folder / WEIGHTS} is not the evaluator that {CARD} names; `dvc checkout` restores both")
+        try:
+            network.load_state_dict(load_file(folder / WEIGHTS))
+        except RuntimeError as error:
+            raise DataError(f"{folder / WEIGHTS} is of another network than this version builds; {REFIT}") from error
+        if digest_of(network, data) != card["digest"]:
+            raise DataError(
+                f"{folder / WEIGHTS} is not the evaluator that {CARD} names; `dvc checkout` restores both, or {REFIT}"
+            )
         return cls(data, network.eval(), card["digest"])
 
     def features(self, stored: np.ndarray) -> np.ndarray:
@@ -72,9 +78,9 @@ def build(data: DataSpec) -> nn.Module:
     return network
 
 
-def digest_of(network: nn.Module) -> str:
-    """sha256 over the architecture, as PyTorch prints it, and each weight's name, shape and bytes."""
-    found = hashlib.sha256(repr(network).encode())
+def digest_of(network: nn.Module, data: DataSpec) -> str:
+    """sha256 over what the network was built for, and each weight's name, shape and bytes."""
+    found = hashlib.sha256(json.dumps(data.plain(), sort_keys=True).encode())
     for name, value in sorted(network.state_dict().items()):
         found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         found.update(value.contiguous().numpy().tobytes())

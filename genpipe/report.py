@@ -13,6 +13,7 @@ from genpipe.files import written_aside
 from genpipe.metrics import SCORES, Score
 
 COPYING = ("nearest_ratio", "near_copies")
+NEAR, MANY = 0.5, 3  # times the score of held-out data: below the one, or above the other, copying is likely
 ARROWS = {"lower": "↓", "higher": "↑", "like real": "="}
 POINTS = 120  # of a curve
 WIDTH, HEIGHT = 320, 96  # of a chart, in the units of its picture
@@ -73,13 +74,21 @@ def verdict(metrics: Mapping[str, Any]) -> list[str]:
     level = [name for name in names if not behind(name, metrics[name], "floor")]
     titles = ", ".join(SCORES[name].title.lower() for name in level)
     real = f"As good as real data on {len(level)}: {titles}." if level else "Behind real data on all of them."
-    return [f"Better than the baseline on {len(beaten)} of {len(names)} scores.", real, copying(metrics["near_copies"])]
+    memorised = copying(*(metrics[name] for name in COPYING))
+    return [f"Better than the baseline on {len(beaten)} of {len(names)} scores.", real, memorised]
 
 
-def copying(near_copies: Values) -> str:
-    percent = f"{100 * near_copies['value']:.1f}\u00a0%"
-    sign = "Copying is likely" if near_copies["low"] > 3 * near_copies["floor"] else "No sign of copying"
-    return f"{sign}: {percent} of samples lie as near to a training example as 1\u00a0% of held-out data do."
+def copying(nearest_ratio: Values, near_copies: Values) -> str:
+    """Either score can show it: copies with some noise are not so near, held-out copies leave no room for MANY."""
+    near = nearest_ratio["high"] < NEAR * nearest_ratio["floor"]
+    many = near_copies["low"] > MANY * near_copies["floor"]
+    sign = "Copying is likely" if near or many else "No sign of copying"
+    share, usual = (f"{100 * near_copies[name]:.1f}\u00a0%" for name in ("value", "floor"))
+    ratio = number(nearest_ratio["value"])
+    return (
+        f"{sign}: {share} of samples lie as near to a training example as {usual} of held-out data do, and the median "
+        f"distance is {ratio} of theirs."
+    )
 
 
 def beyond(name: str, values: Values, other: str) -> bool:

@@ -1,14 +1,18 @@
 """The evaluator is good at real digits, is kept while nothing asks for another, and says so when it can't be fitted."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from genpipe.data.arrays import Arrays
+from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.errors import ConfigError, DataError
-from genpipe.evaluator import CARD, WEIGHTS, Evaluator
+from genpipe.evaluator import CARD, WEIGHTS, Evaluator, build, digest_of
+from genpipe.files import write_json
 from genpipe.project import Project
 from genpipe.stages import calibrate
 
@@ -71,6 +75,45 @@ def test_weights_that_are_not_the_named_ones_are_noticed(project: Project) -> No
     (folder / WEIGHTS).write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
     with pytest.raises(DataError, match=r"not the evaluator that evaluator\.json names"):
         Evaluator.load(folder)
+
+
+def test_another_network_than_that_of_the_weights_is_told_and_a_new_seed_mends_it(project: Project) -> None:
+    folder = project.artifacts / "calibrate"
+    calibrate.run(QUICK, project)
+    weights = load_file(folder / WEIGHTS)
+    save_file({**weights, "head.bias": weights["head.bias"][:-1].clone()}, folder / WEIGHTS)
+    with pytest.raises(DataError, match=r"another network than this version builds; raise calibrate\.seed"):
+        calibrate.run(QUICK, project)
+    calibrate.run(calibrate.Config(steps=5, seed=1), project)
+    Evaluator.load(folder)
+
+
+def test_the_digest_is_of_weights_and_data_and_not_of_how_a_network_is_printed() -> None:
+    data = DataSpec("image", (1, 8, 8), ("cat", "dog"))
+    network = build(data)
+    before = digest_of(network, data)
+    network.extra_repr = lambda: "printed otherwise"
+    assert digest_of(network, data) == before
+    assert digest_of(network, replace(data, classes=("dog", "cat"))) != before
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] += 1
+    assert digest_of(network, data) != before
+
+
+@pytest.mark.parametrize("sides", [(2, 2), (3, 7), (4, 64), (30, 9)])
+def test_images_of_any_sides_have_features(sides: tuple[int, int]) -> None:
+    network = build(DataSpec("image", (3, *sides), ("cat", "dog")))
+    assert network(torch.zeros(5, 3, *sides)).shape == (5, 2)
+    assert network.features(torch.zeros(5, 3, *sides)).shape == (5, 64)
+
+
+def test_small_images_of_unequal_sides_are_told_apart(project: Project) -> None:
+    augmented = project.artifacts / "augment"
+    for split in ("train", "validation"):
+        content = np.load(augmented / split / "image.npy")[:, :, 1:7, :]
+        np.save(augmented / split / "image.npy", content)
+    write_json(augmented / "meta.json", DataSpec("image", (1, 6, 8), tuple("0123456789")).plain())
+    assert calibrate.run(calibrate.Config(steps=200), project)["accuracy"] >= 0.9
 
 
 def test_an_absent_evaluator_is_told_with_the_command_that_makes_it(tmp_path: Path) -> None:

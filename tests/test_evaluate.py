@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from genpipe import generators, sampling, training
+from genpipe import generators, report, sampling, training
 from genpipe.baseline import draw, draw_by_class
-from genpipe.bench import Bench, Seen, one_draw, table
+from genpipe.bench import Bench, Seen, Source, one_draw, table
 from genpipe.config import Choice, plain
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.devices import Compute
@@ -89,7 +90,9 @@ def test_scores_stand_with_interval_floor_baseline_and_protocol(project: Project
     assert distance["low"] <= distance["value"] <= distance["high"]
     assert distance["floor"] < distance["baseline"] < distance["value"]  # twenty steps don't beat the baseline
     assert metrics["near_copies"]["floor"] == pytest.approx(0.01, abs=0.01)
-    assert card["count_of_a_draw"] == 288
+    assert card["count_of_a_draw"] == 180
+    assert card["held_out_spread"].startswith("1.00 times")
+    assert "fitted to these training examples" in card["floor_caveat"]
     assert card["sampling"] == {"truncation": 1.0}
     assert (
         card["evaluator_digest"]
@@ -119,13 +122,21 @@ def test_too_few_held_out_examples_are_told_with_a_remedy(project: Project) -> N
         evaluate.run(evaluate.Config(held_out_share=0.05), project)
 
 
+def test_draws_that_may_hold_one_example_of_each_class_are_told_before_any_work(calibrated: Project) -> None:
+    bench = Bench.prepare(calibrated, conditional=True, neighbours=5)
+    held_out = bench.held_out
+    many = replace(bench, held_out=Seen(held_out.content, held_out.features, np.arange(len(held_out))))
+    with pytest.raises(DataError, match=r"a draw has 180 examples and the scores need 361; raise"):
+        evaluate.count_of(FEW, many)
+
+
 def test_the_bench_tells_real_from_noisy_and_from_copied(calibrated: Project) -> None:
     bench = Bench.prepare(calibrated, conditional=True, neighbours=5)
     rows = np.random.default_rng(0).permutation(len(bench.held_out))
 
     def score(content: np.ndarray, like: Seen) -> dict[str, float]:
         samples = bench.see(content, like)
-        return bench.likeness(samples, bench.held_out) | bench.nearness(samples)
+        return bench.likeness(samples, bench.held_out) | bench.alone(samples)
 
     real = score(bench.held_out.content, bench.held_out)
     assert real["frechet_distance"] == pytest.approx(0, abs=1e-6)
@@ -137,23 +148,46 @@ def test_the_bench_tells_real_from_noisy_and_from_copied(calibrated: Project) ->
     mislabelled = score(bench.held_out.content[rows], bench.held_out)
     assert mislabelled["label_agreement"] < 0.2
     assert mislabelled["frechet_distance"] == pytest.approx(0, abs=1e-6)
-    copied = bench.nearness(bench.training)
+    copied = bench.alone(bench.training)
     assert copied["near_copies"] == 1
     assert copied["nearest_ratio"] == pytest.approx(0, abs=1e-3)
 
 
-def test_a_source_of_training_examples_reaches_the_floor_and_is_caught_copying(calibrated: Project) -> None:
-    bench = Bench.prepare(calibrated, conditional=True, neighbours=5)
+def copier(bench: Bench) -> Source:
+    """A model that knows its training examples by heart."""
 
-    def copier(real: Seen, seed: int) -> np.ndarray:
+    def copies(real: Seen, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
         return np.stack(
             [bench.training.content[rng.choice(np.flatnonzero(bench.training.label == n))] for n in real.label]
         )
 
-    found = table([one_draw(bench, copier, seed, 288) for seed in range(3)])
+    return copies
+
+
+def test_a_source_of_training_examples_reaches_the_floor_and_is_caught_copying(calibrated: Project) -> None:
+    bench = Bench.prepare(calibrated, conditional=True, neighbours=5)
+    found = table([one_draw(bench, copier(bench), seed, 288) for seed in range(3)])
     assert found["frechet_distance"]["value"] == pytest.approx(found["frechet_distance"]["floor"], rel=0.15)
     assert found["near_copies"]["value"] == 1
+
+
+def test_copying_is_caught_where_held_out_data_repeat_training_examples(calibrated: Project) -> None:
+    bench = Bench.prepare(calibrated, conditional=True, neighbours=5)
+    content, label = bench.held_out.content.copy(), bench.held_out.label.copy()
+    content[:18], label[:18] = bench.training.content[:18], bench.training.label[:18]  # 5 % of them
+    repeating = replace(bench, held_out=Seen(content, bench.evaluator.features(content), label))
+    found = table([one_draw(repeating, copier(bench), seed, 180) for seed in range(3)])
+    assert found["near_copies"]["value"] == 1
+    assert found["near_copies"]["floor"] == pytest.approx(0.05, abs=0.02)
+    assert report.copying(found["nearest_ratio"], found["near_copies"]).startswith("Copying is likely")
+
+
+def test_the_floor_of_label_agreement_is_that_of_held_out_data(calibrated: Project) -> None:
+    bench = Bench.prepare(calibrated, conditional=True, neighbours=5)
+    held_out = bench.held_out
+    shifted = replace(bench, held_out=Seen(held_out.content, held_out.features, (held_out.label + 1) % 10))
+    assert one_draw(shifted, copier(bench), 0, 180).floor["label_agreement"] < 0.1
 
 
 def test_the_gaussian_has_the_moments_of_its_training_data() -> None:

@@ -75,6 +75,11 @@ def test_kernel_distance_by_label_is_the_mean_over_classes(normal: np.ndarray) -
     assert kernel_distance_by_label(first, second, labels) == pytest.approx(np.mean(halves))
 
 
+def test_kernel_distance_by_label_refuses_classes_of_one(normal: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="every class has a single example"):
+        kernel_distance_by_label(normal[0, :5], normal[1, :5], np.arange(5))
+
+
 def test_overlap_by_hand() -> None:
     # k = 1, on a line. Real 0, 1, 3 with radii 1, 1, 2; samples 0.5, 4, 20 with radii 3.5, 3.5, 16.
     # 0.5 lies in the balls of 0 and 1, 4 in that of 3, 20 in none; 0, 1 and 3 lie in the ball of 0.5.
@@ -121,6 +126,12 @@ def test_nearest_training_examples_by_hand() -> None:
 def test_memorisation_by_hand() -> None:
     held_out = np.arange(1.0, 102)  # 1 to 101: median 51, 1st percentile 2
     assert memorisation(np.array([0.0, 1.0, 51.0, 60.0, 70.0]), held_out) == pytest.approx((1, 0.4))
+
+
+def test_copies_are_counted_where_held_out_data_repeat_training_examples_too() -> None:
+    held_out = np.array([0.0, 1e-8, *np.arange(1.0, 99)])  # 2 % are copies, one of them but for its last bits
+    assert memorisation(np.full(10, 1e-7), held_out).near_copies == 1
+    assert memorisation(held_out, held_out).near_copies == pytest.approx(0.02)
 
 
 def test_memorisation_of_copies(normal: np.ndarray) -> None:

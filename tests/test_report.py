@@ -11,12 +11,14 @@ from genpipe import report
 ROW = {"value": 5.0, "low": 4.0, "high": 6.0, "floor": 1.0, "baseline": 9.0}
 SHARE = {"value": 0.9, "low": 0.85, "high": 0.95, "floor": 0.94, "baseline": 0.4}
 COPIES = {"value": 0.01, "low": 0.0, "high": 0.02, "floor": 0.01, "baseline": 0.0}
+RATIO = {"value": 0.98, "low": 0.95, "high": 1.01, "floor": 1.0, "baseline": 1.1}
 CARD = {
     "generator": "gan", "dataset": "<digits>", "condition": "label", "draws": 10, "count_of_a_draw": 288,
     "held_out_count": 360, "split": "test", "interval": "percentiles 5 to 95", "floor": "real", "baseline": "simple",
     "sampling": {"truncation": 1.0},
 }  # fmt: skip
-METRICS: dict[str, Any] = {"frechet_distance": ROW, "recall": SHARE, "near_copies": COPIES, "card": CARD}
+MEMORISATION = {"nearest_ratio": RATIO, "near_copies": COPIES}
+METRICS: dict[str, Any] = {"frechet_distance": ROW, "recall": SHARE, **MEMORISATION, "card": CARD}
 PICTURES = {"samples": "data:image/png;base64,AA==", "neighbours": "data:image/png;base64,AA=="}
 
 
@@ -55,17 +57,28 @@ def test_the_verdict_counts_scores_and_clears_of_copying() -> None:
     assert report.verdict(METRICS) == [
         "Better than the baseline on 2 of 2 scores.",
         "As good as real data on 1: recall.",
-        "No sign of copying: 1.0\u00a0% of samples lie as near to a training example as 1\u00a0% of held-out data do.",
+        "No sign of copying: 1.0\u00a0% of samples lie as near to a training example as 1.0\u00a0% of held-out data do,"
+        " and the median distance is 0.980 of theirs.",
     ]
 
 
 def test_the_verdict_says_what_is_bad() -> None:
     poor = {**ROW, "value": 20.0, "low": 19.0, "high": 21.0}
+    below = {**SHARE, "value": 0.2, "low": 0.1, "high": 0.3}
     copies = {**COPIES, "value": 0.5, "low": 0.4, "high": 0.6}
-    behind, real, copying = report.verdict({"frechet_distance": poor, "near_copies": copies, "card": CARD})
-    assert behind == "Better than the baseline on 0 of 1 scores."
+    metrics = {**METRICS, "frechet_distance": poor, "recall": below, "near_copies": copies}
+    behind, real, copying = report.verdict(metrics)
+    assert behind == "Better than the baseline on 0 of 2 scores."
     assert real == "Behind real data on all of them."
     assert copying.startswith("Copying is likely: 50.0\u00a0%")
+
+
+def test_samples_near_training_examples_are_copies_whatever_held_out_data_repeat() -> None:
+    many = {**COPIES, "value": 1.0, "low": 1.0, "high": 1.0, "floor": 0.4}
+    near = {**RATIO, "value": 0.1, "low": 0.0, "high": 0.2}
+    assert report.copying(near, many).startswith("Copying is likely")
+    assert report.copying(near, COPIES).startswith("Copying is likely")
+    assert report.copying(RATIO, COPIES).startswith("No sign")
 
 
 def test_the_way_goes_from_the_gaussian_to_real_data() -> None:

@@ -50,6 +50,7 @@ SCORES = {
     "near_copies": Score(
         "Near copies",
         "like real",
-        "Share of samples nearer to a training example than 99 % of held-out data are; well above 0.01 is copying.",
+        "Share of samples as near to a training example as the nearest 1 % of held-out data; well above that of real "
+        "data is copying.",
     ),
 }

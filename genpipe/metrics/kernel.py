@@ -20,10 +20,12 @@ def kernel_distance_by_label(first: np.ndarray, second: np.ndarray, labels: np.n
     """Mean over the classes of the distance within each, for (N, D) and (N, D) that carry the same `labels` (N,).
 
     Sets of equal labels are not independent, and the distance of the whole sets would be biased downwards; within a
-    class they are. Classes with a single example are left out.
+    class they are. Classes with a single example are left out; ValueError when no other is there.
     """
     classes, counts = np.unique(labels, return_counts=True)
     rows = [labels == label for label in classes[counts > 1]]
+    if not rows:
+        raise ValueError("every class has a single example; at least one class needs two")
     return float(np.mean([kernel_distance(first[found], second[found]) for found in rows]))
 
 

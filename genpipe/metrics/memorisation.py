@@ -9,10 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+ROUNDING = 1e-4  # of the usual distance: so far apart may the features of equal examples lie, by their last bits
+
 
 class Memorisation(NamedTuple):
     nearest_ratio: float  # median distance of samples over that of held-out data; 1 is as it should be
-    near_copies: float  # share of samples nearer than the 1st percentile of held-out distances; 0.01 is as it should be
+    near_copies: float  # share of samples within the 1st percentile of held-out distances; 0.01 is as it should be
 
 
 class Nearest:
@@ -30,12 +32,15 @@ class Nearest:
 def memorisation(samples: np.ndarray, held_out: np.ndarray) -> Memorisation:
     """Compares two sets of distances to nearest training examples, (M,) and (N,).
 
-    Raises ValueError when half of the held-out data are copies of training examples, as nothing can be said then.
+    A few copies of training examples among the held-out data make the 1st percentile 0, so distances equal to it count,
+    in the held-out data too, whose `near_copies` are the floor. Raises ValueError when half of the held-out data are
+    copies of training examples, as nothing can be said then.
     """
     middle = float(np.median(held_out))
     if middle == 0:
         raise ValueError("half of the held-out data are copies of training examples")
+    near = max(float(np.percentile(held_out, 1)), ROUNDING * middle)
     return Memorisation(
         nearest_ratio=float(np.median(samples)) / middle,
-        near_copies=float((samples < np.percentile(held_out, 1)).mean()),
+        near_copies=float((samples <= near).mean()),
     )

@@ -145,7 +145,8 @@ def evaluator(shape: Sequence[int], classes: int) -> "ConvClassifier":
     """The network whose features the metrics use; `calibrate` fits it on real labels."""
     from genpipe.nn.classifier import ConvClassifier
 
-    return ConvClassifier(channels=shape[0], size=shape[1], classes=classes)
+    channels, height, width = shape
+    return ConvClassifier(channels, height, width, classes)
 
 
 def baseline(training: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A small convolutional classifier: the metrics compare images in its features, and read labels from its logits.
 
-Shapes: B images, C channels, S their height and width, K classes.
+Shapes: B images, C channels, H height, W width, K classes.
 """
 
 from torch import Tensor, nn
@@ -9,22 +9,20 @@ FEATURES = 64
 
 
 class ConvClassifier(nn.Module):
-    """Convolutions that halve the image until it is at most 4 × 4, then two dense layers."""
+    """Convolutions that halve the image until neither side is above 4, then two dense layers."""
 
-    def __init__(self, channels: int, size: int, classes: int) -> None:
+    def __init__(self, channels: int, height: int, width: int, classes: int) -> None:
         super().__init__()
-        if size < 8:
-            raise ValueError(f"images of {size} pixels are too small to be told apart by convolutions; at least 8")
         layers: list[nn.Module] = [nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU()]
-        width = 32
-        while size > 4:
-            layers += [nn.Conv2d(width, 64, 3, stride=2, padding=1), nn.GroupNorm(8, 64), nn.ReLU()]
-            width, size = 64, (size + 1) // 2
-        self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * size * size, FEATURES), nn.ReLU())
+        maps = 32
+        while max(height, width) > 4:
+            layers += [nn.Conv2d(maps, 64, 3, stride=2, padding=1), nn.GroupNorm(8, 64), nn.ReLU()]
+            maps, height, width = 64, (height + 1) // 2, (width + 1) // 2
+        self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.Linear(maps * height * width, FEATURES), nn.ReLU())
         self.head = nn.Linear(FEATURES, classes)
 
     def features(self, batch: Tensor) -> Tensor:
-        """(B, C, S, S) in [-1, 1] → (B, 64), before the last layer."""
+        """(B, C, H, W) in [-1, 1] → (B, 64), before the last layer."""
         found: Tensor = self.trunk(batch)
         return found
 

@@ -89,7 +89,7 @@ def fit(cfg: Config, data: DataSpec, train: Arrays) -> Evaluator:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-    return Evaluator(data, network.eval(), digest_of(network))
+    return Evaluator(data, network.eval(), digest_of(network, data))
 
 
 def measured(evaluator: Evaluator, validation: Arrays) -> dict[str, Any]:

@@ -31,9 +31,15 @@ from genpipe.randomness import seed_from
 
 @settings
 class Config:
+    """A draw of the share f of N held-out examples, none twice, has a mean of variance (1 - f) / f · σ² / N; for one
+    half it is that of the mean over all N, so draws spread as whole test splits of this size would.
+    """
+
     seed: int = Field(default=0, ge=0, description="of samples and subsamples")
     draws: int = Field(default=10, ge=2, description="repeats, from which the intervals come")
-    held_out_share: float = Field(default=0.8, gt=0, lt=1, description="share of the test split in each draw")
+    held_out_share: float = Field(
+        default=0.5, gt=0, lt=1, description="share of the test split in each draw; above 0.5 intervals are too narrow"
+    )
     most: int = Field(default=5000, ge=2, description="samples of a draw, at most")
     neighbours: int = Field(default=5, ge=1, description="k of precision, recall, density and coverage")
     sampling: dict[str, Any] = Field(default_factory=dict, description="how samples are drawn: the kind's settings")
@@ -66,9 +72,10 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
 
 
 def count_of(cfg: Config, bench: Bench) -> int:
-    """Examples of each draw. Raises DataError when they are too few."""
+    """Examples of each draw. Raises DataError when they are too few, or may be of as many classes."""
     count = min(int(cfg.held_out_share * len(bench.held_out)), len(bench.training), cfg.most)
-    needed = max(fewest(bench.held_out.features.shape[1]), cfg.neighbours + 1)
+    classes = 0 if bench.held_out.label is None else len(np.unique(bench.held_out.label))
+    needed = max(fewest(bench.held_out.features.shape[1]), cfg.neighbours + 1, classes + 1)  # two of one class, surely
     if count < needed:
         raise DataError(
             f"a draw has {count} examples and the scores need {needed}; raise evaluate.held_out_share, evaluate.most "
@@ -117,7 +124,12 @@ def describe(
         "seed": cfg.seed,
         "neighbours": cfg.neighbours,
         "interval": f"percentiles {low} to {high} of the draws",
-        "floor": "training examples (for memorisation held-out ones) in the samples' place, equal count",
+        "held_out_spread": f"{np.sqrt(len(bench.held_out) / count - 1):.2f} times that of a mean over the whole split "
+        "(1.00 where a draw takes half of it)",
+        "floor": "training examples (for memorisation and label agreement held-out ones) in the samples' place, equal "
+        "count",
+        "floor_caveat": "the evaluator's features were fitted to these training examples, so the floors of Fréchet and "
+        "kernel distance are not quite those of fresh real data",
         "baseline": modalities.load(bench.evaluator.data.modality).BASELINE
         + (" of each class" if bench.held_out.label is not None else ""),
         "evaluator_accuracy": evaluator["accuracy"],

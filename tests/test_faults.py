@@ -136,5 +136,5 @@ def test_a_second_run_is_told_who_works_on_the_project(clone: Clone) -> None:
         time.sleep(0.05)
     told = clone.run("genpipe", "run", code=1).stderr
     assert f"the project is in use by process {flow.pid} (genpipe run" in told
-    flow.send_signal(signal.SIGINT)
+    flow.send_signal(signal.SIGTERM)
     assert flow.wait(60) != 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from genpipe import baseline, modalities
 from genpipe.data.arrays import Arrays
@@ -52,9 +53,11 @@ class Bench:
     neighbours: int
 
     @classmethod
-    def prepare(cls, project: Project, conditional: bool, neighbours: int) -> "Bench":
+    def prepare(
+        cls, project: Project, conditional: bool, neighbours: int, device: torch.device | str = "cpu"
+    ) -> "Bench":
         """Labels are kept only if samples have them too: otherwise no score may use them."""
-        evaluator = Evaluator.load(project.artifacts / "calibrate")
+        evaluator = Evaluator.load(project.artifacts / "calibrate", device)
         column = modalities.load(evaluator.data.modality).CONTENT
 
         def see(split: str) -> Seen:

@@ -31,7 +31,7 @@ class Evaluator:
     digest: str
 
     @classmethod
-    def load(cls, folder: Path) -> "Evaluator":
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Evaluator":
         """From artifacts/calibrate. Raises DataError when it is absent, another network or not what its digest says."""
         if not (folder / CARD).exists():
             raise DataError(f"{folder / CARD} is absent; `genpipe run` or `dvc repro calibrate` writes it")
@@ -46,7 +46,11 @@ class Evaluator:
             raise DataError(
                 f"{folder / WEIGHTS} is not the evaluator that {CARD} names; `dvc checkout` restores both, or {REFIT}"
             )
-        return cls(data, network.eval(), card["digest"])
+        return cls(data, network.eval().to(device), card["digest"])
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
 
     def features(self, stored: np.ndarray) -> np.ndarray:
         """Examples as stored, (N, *shape) → (N, D) float64."""
@@ -59,17 +63,20 @@ class Evaluator:
     def classify(self, features: np.ndarray) -> np.ndarray:
         """The same from (N, D) features that are there already."""
         with torch.inference_mode():
-            logits: Tensor = self.network.classify(torch.from_numpy(features).float())  # type: ignore[operator]
-        return logits.argmax(1).numpy()
+            logits: Tensor = self.network.classify(  # type: ignore[operator]
+                torch.from_numpy(features).float().to(self.device)
+            )
+        return logits.argmax(1).cpu().numpy()
 
     def _in_chunks(self, stored: np.ndarray, function: Callable[[Tensor], Tensor]) -> np.ndarray:
         to_batch = modalities.load(self.data.modality).to_batch
-        with torch.inference_mode():
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # or equal examples lie apart on a GPU
+        with torch.inference_mode(), exact:
             found = [
-                function(to_batch(torch.from_numpy(np.array(stored[start : start + CHUNK]))))
+                function(to_batch(torch.from_numpy(np.array(stored[start : start + CHUNK])).to(self.device)))
                 for start in range(0, len(stored), CHUNK)
             ]
-        return torch.cat(found).double().numpy()
+        return torch.cat(found).cpu().double().numpy()
 
 
 def build(data: DataSpec) -> nn.Module:
@@ -83,5 +90,5 @@ def digest_of(network: nn.Module, data: DataSpec) -> str:
     found = hashlib.sha256(json.dumps(data.plain(), sort_keys=True).encode())
     for name, value in sorted(network.state_dict().items()):
         found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        found.update(value.contiguous().numpy().tobytes())
+        found.update(value.cpu().contiguous().numpy().tobytes())
     return found.hexdigest()

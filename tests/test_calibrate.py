@@ -116,6 +116,17 @@ def test_small_images_of_unequal_sides_are_told_apart(project: Project) -> None:
     assert calibrate.run(calibrate.Config(steps=200), project)["accuracy"] >= 0.9
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="could not run: it needs 1 GPU, this machine has 0")
+def test_an_evaluator_fitted_on_a_gpu_sees_much_the_same_on_the_cpu(project: Project) -> None:
+    assert calibrate.run(calibrate.Config(), project)["accuracy"] >= 0.97
+    content = Arrays(project.artifacts / "augment" / "test")["image"]
+    cpu, gpu = (Evaluator.load(project.artifacts / "calibrate", device) for device in ("cpu", "cuda"))
+    assert (cpu.device.type, gpu.device.type) == ("cpu", "cuda")
+    assert gpu.features(content) == pytest.approx(cpu.features(content), rel=0.01, abs=0.05)
+    assert (gpu.predict(content) == cpu.predict(content)).mean() > 0.99
+
+
 def test_an_absent_evaluator_is_told_with_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="dvc repro calibrate"):
         Evaluator.load(tmp_path)

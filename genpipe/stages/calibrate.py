@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from genpipe import modalities
 from genpipe.config import Field, parse, plain, settings
 from genpipe.data.arrays import Arrays, DataSpec
+from genpipe.devices import CPU, Compute, choose_device
 from genpipe.errors import DataError
 from genpipe.evaluator import CARD, WEIGHTS, Evaluator, build, digest_of
 from genpipe.files import write_json, written_aside
@@ -47,7 +48,7 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     wanted: dict[str, Any] = data.plain() | {"settings": plain(cfg)}
     card = kept(folder, wanted)
     if card is None:
-        evaluator = fit(cfg, data, Arrays(source / "train"))
+        evaluator = fit(cfg, data, Arrays(source / "train"), choose_device("auto"))
         card = wanted | measured(evaluator, Arrays(source / "validation")) | {"digest": evaluator.digest}
         with written_aside(folder / WEIGHTS) as aside:
             save_file(evaluator.network.state_dict(), aside)
@@ -66,8 +67,8 @@ def kept(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     return card
 
 
-def fit(cfg: Config, data: DataSpec, train: Arrays) -> Evaluator:
-    """Cross-entropy, AdamW, one cycle of the learning rate; randomness follows from the seed alone."""
+def fit(cfg: Config, data: DataSpec, train: Arrays, device: torch.device = CPU) -> Evaluator:
+    """Cross-entropy, AdamW, one cycle of the learning rate; randomness follows from the seed and the device."""
     if not data.classes or "label" not in train:
         raise DataError(
             "the data have no labels, and the evaluator is fitted to labels; ingest them with a column `label`, "
@@ -77,14 +78,14 @@ def fit(cfg: Config, data: DataSpec, train: Arrays) -> Evaluator:
     changes = parse(modality.Augmentation, cfg.augmentation, "calibrate.augmentation")
     content, label = torch.from_numpy(np.array(train[modality.CONTENT])), torch.from_numpy(np.array(train["label"]))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_from(cfg.seed))
-        network = build(data)
+        Compute(device).seed(seed_from(cfg.seed))
+        network = build(data).to(device)
         optimizer = torch.optim.AdamW(network.parameters(), cfg.lr, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, cfg.lr, total_steps=cfg.steps + 1, pct_start=0.1)
         for _ in range(cfg.steps):
             rows = torch.randint(len(label), (cfg.batch_size,))
-            batch = modality.augment(modality.to_batch(content[rows]), changes)
-            loss = F.cross_entropy(network(batch), label[rows].long())
+            batch = modality.augment(modality.to_batch(content[rows].to(device)), changes)
+            loss = F.cross_entropy(network(batch), label[rows].long().to(device))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -18,6 +18,7 @@ from genpipe import generators, modalities, report, sampling
 from genpipe.bench import Bench, Draw, Seen, one_draw, rounded, table
 from genpipe.config import Field, parse, plain, settings
 from genpipe.data.arrays import write_arrays
+from genpipe.devices import choose_device
 from genpipe.errors import DataError
 from genpipe.evaluator import CARD
 from genpipe.files import write_json, written_aside
@@ -52,12 +53,15 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     model, config = sampling.load(trained), json.loads((trained / "config.json").read_text())
     kind = generators.load(config["train"]["generator"]["kind"])
     chosen = parse(kind.Sampling, cfg.sampling, "evaluate.sampling")
-    bench = Bench.prepare(project, "label" in model.takes(), cfg.neighbours)
+    device = choose_device("auto")
+    for part in model.parts().values():
+        part.to(device)
+    bench = Bench.prepare(project, "label" in model.takes(), cfg.neighbours, device)
     count = count_of(cfg, bench)
     column = modalities.load(bench.evaluator.data.modality).CONTENT
 
     def from_model(real: Seen, seed: int) -> np.ndarray:
-        return sampling.draw(model, len(real), seed, chosen, labels=real.label)[column]
+        return sampling.draw(model, len(real), seed, chosen, labels=real.label, device=device)[column]
 
     draws = [one_draw(bench, from_model, seed_from(cfg.seed, number), count) for number in range(cfg.draws)]
     scores = table(draws)

@@ -38,11 +38,17 @@ class Resumed:
 
 
 def save(folder: Path, state: State, identity: Identity, curve: Mapping[str, Any], keep: int) -> Path:
-    """Write the state into `folder` and remove all but the last `keep`; returns the new checkpoint."""
+    """Write the state into `folder` and remove all but the last `keep`; returns the new checkpoint.
+
+    Raises FloatingPointError rather than keep what is not finite: no later step could mend it.
+    """
+    tensors, scalars = packed(state)
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise FloatingPointError(f"{name} is not finite at step {state.step}")
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{state.step:08d}"
     aside = Path(mkdtemp(prefix=f".{target.name}.", dir=folder))
-    tensors, scalars = packed(state)
     save_file(tensors, aside / TENSORS)
     flush(aside / TENSORS)
     content = {"format": FORMAT, "step": state.step, "identity": identity, "scalars": scalars, "curve": curve}
@@ -95,14 +101,14 @@ def found(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
-def identity_of(folder: Path) -> Identity | None:
-    """Of which training the newest checkpoint in `folder` that can be read is."""
+def reached(folder: Path) -> tuple[Identity, int] | None:
+    """Which training lies in `folder`, and its last step, as state.json alone says; None where none can be read."""
     for checkpoint in found(folder):
         try:
-            identity: Identity = read(checkpoint)[0]["identity"]
-        except CheckpointError:
+            content = json.loads((checkpoint / SCALARS).read_text(encoding="utf-8"))
+            return content["identity"], content["step"]
+        except (OSError, ValueError, KeyError, TypeError):
             continue  # `load` tells of it, should it ever be asked for this folder
-        return identity
     return None
 
 

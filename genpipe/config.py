@@ -37,7 +37,7 @@ T = TypeVar("T")
 def settings(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass that checks types and ranges and refuses unknown keys."""
     return dataclass(  # type: ignore[return-value]  # the class itself, with checks
-        frozen=True, kw_only=True, config=ConfigDict(extra="forbid")
+        frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False)
     )(cls)
 
 
@@ -72,7 +72,7 @@ def parse(cls: type[T], given: object, place: str) -> T:
 
 
 def faults_of(cls: type[T], given: object, place: str) -> tuple[T | None, list[str]]:
-    """The settings, or None and what is wrong with `given`."""
+    """The settings, or None and what is wrong with `given`; a class's own checks may raise ConfigError."""
     if not isinstance(given, Mapping):
         return None, [f"params.yaml: {place} is {given!r}; it must be a mapping of settings"]
     values, faults = dict(given), list[str]()
@@ -83,7 +83,9 @@ def faults_of(cls: type[T], given: object, place: str) -> tuple[T | None, list[s
     try:
         whole = TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        faults += [sentence(cls, place, detail) for detail in error.errors()]
+        faults += dict.fromkeys(sentence(cls, place, detail) for detail in error.errors())
+    except ConfigError as error:
+        faults += error.faults
     return (None, faults) if faults else (whole, [])
 
 
@@ -101,11 +103,15 @@ def choose(package: str, given: object, place: str) -> tuple[Choice | None, list
 
 def sentence(cls: type, place: str, detail: ErrorDetails) -> str:
     """One fault as `params.yaml: PLACE is VALUE; what it must be`."""
-    where = ".".join([place, *(str(step) for step in detail["loc"])])
-    limits, value = detail.get("ctx", {}), detail["input"]
-    match detail["type"]:
+    kind, path, limits, value = detail["type"], detail["loc"], detail.get("ctx", {}), detail["input"]
+    if kind == "missing" and isinstance(path[-1], int):  # so pydantic calls a tuple that is too short
+        kind, path = "too_short", path[:-1]
+    where = ".".join([place, *(str(step) for step in path)])
+    match kind:
+        case "too_short" | "too_long" | "tuple_type" if count := length_at(cls, path):
+            rule = f"it must be a list of {count} values"
         case "unexpected_keyword_argument":
-            known = ", ".join(field.name for field in fields_at(cls, detail["loc"][:-1]))
+            known = ", ".join(field.name for field in dataclasses.fields(class_at(cls, path[:-1])))
             return f"params.yaml: {where} is not a key; known keys: {known}"
         case "missing":
             return f"params.yaml: {where} is missing; it has no default"
@@ -117,6 +123,8 @@ def sentence(cls: type, place: str, detail: ErrorDetails) -> str:
             rule = f"it must be at most {limits['le']}"
         case "less_than":
             rule = f"it must be less than {limits['lt']}"
+        case "finite_number":
+            rule = "it must be a finite number"
         case "literal_error":
             rule = f"allowed: {limits['expected']}"
         case "value_error":  # a check over several keys
@@ -126,12 +134,19 @@ def sentence(cls: type, place: str, detail: ErrorDetails) -> str:
     return f"params.yaml: {where} is {value!r}; {rule}"
 
 
-def fields_at(cls: type, path: Sequence[int | str]) -> Sequence[dataclasses.Field[Any]]:
-    """The fields of the settings class that stands at `path` within `cls`."""
+def class_at(cls: type, path: Sequence[int | str]) -> type:
+    """The settings class that stands at `path` within `cls`."""
     for step in path:
         hint = get_type_hints(cls).get(str(step), cls)
         cls = next((inner for inner in (hint, *get_args(hint)) if dataclasses.is_dataclass(inner)), cls)  # type: ignore[assignment]
-    return dataclasses.fields(cls)
+    return cls
+
+
+def length_at(cls: type, path: Sequence[int | str]) -> int:
+    """How many values the tuple at `path` within `cls` holds; 0 where no tuple stands."""
+    owner = class_at(cls, path[:-1])
+    hint = get_type_hints(owner).get(str(path[-1])) if path else None
+    return len(get_args(hint)) if get_origin(hint) is tuple else 0
 
 
 def plugin_fields(cls: type) -> dict[str, str]:

@@ -84,13 +84,16 @@ class TrainingRun:
 
 
 @contextmanager
-def training_run(project: Project, digest: str, config: Mapping[str, Any]) -> Iterator[TrainingRun]:
+def training_run(project: Project, digest: str, config: Mapping[str, Any], resumed: bool) -> Iterator[TrainingRun]:
     """Open the run of the training `digest`: the one that was interrupted, or a new one.
+
+    A training that was resumed from its checkpoint goes on in its run even if that has FINISHED.
 
     It ends as FINISHED, as KILLED when the training was asked to stop, as FAILED on any other error.
     """
     experiment = connect(project)
-    found = find_run(project, digest, ("RUNNING", "KILLED", "FAILED", "SCHEDULED"))
+    finished = ("FINISHED",) if resumed else ()
+    found = find_run(project, digest, ("RUNNING", "KILLED", "FAILED", "SCHEDULED", *finished))
     with mlflow.start_run(
         run_id=found.info.run_id if found else None,
         experiment_id=experiment,

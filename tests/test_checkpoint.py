@@ -127,6 +127,23 @@ def test_a_save_that_fails_leaves_the_others_and_no_half(tmp_path: Path, monkeyp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000003"]
 
 
+def test_what_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    state = stepped(new(), 1)
+    save(tmp_path, state)
+    next(state.model.parts()["autoencoder"].parameters()).data[0] = torch.nan
+    state.step = 2
+    with pytest.raises(FloatingPointError, match=r"model\.autoencoder\..* is not finite at step 2"):
+        save(tmp_path, state)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_which_training_it_is_needs_no_tensors(tmp_path: Path) -> None:
+    (save(tmp_path, stepped(new(), 3)) / "state.safetensors").unlink()
+    (save(tmp_path, stepped(new(), 4)) / "state.json").write_text("{")
+    assert checkpoint.reached(tmp_path) == (IDENTITY, 3)
+    assert checkpoint.reached(tmp_path / "none") is None
+
+
 def test_no_pickle(tmp_path: Path) -> None:
     folder = save(tmp_path, stepped(new(), 1))
     assert sorted(path.name for path in folder.iterdir()) == ["state.json", "state.safetensors"]

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from genpipe.config import Choice, Field, Plugin, explain, parse, plain, settings
+from genpipe.config import Choice, Field, Plugin, explain, faults_of, parse, plain, settings
 from genpipe.errors import ConfigError
 
 
@@ -40,6 +40,34 @@ def test_all_faults_stand_in_one_message() -> None:
     assert "params.yaml: train.colour is not a key; known keys: inner, parts, count, generator" in message
     assert "params.yaml: train.generator.latent is not a key; known keys: latent_dim" in message
     assert message.endswith("6 faults; nothing was run")
+
+
+@settings
+class Checked:
+    pair: tuple[int, int]
+    inner: Inner = Inner()
+    generator: Annotated[Any, Plugin("genpipe.generators")] = Field(default="gan")
+
+    def __post_init__(self) -> None:
+        raise ConfigError(["params.yaml: x.pair is crooked"])
+
+
+def test_faults_of_a_class_s_own_checks_stand_beside_the_others() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(Checked, {"pair": [1, 2], "generator": {"kind": "gan", "latent": 3}}, "x")
+    assert caught.value.faults[0].startswith("params.yaml: x.generator.latent is not a key")
+    assert caught.value.faults[1:] == ("params.yaml: x.pair is crooked",)
+
+
+def test_a_pair_that_is_short_is_told_so_and_one_that_lacks_is_missing() -> None:
+    assert faults_of(Checked, {"pair": [1]}, "x")[1] == ["params.yaml: x.pair is [1]; it must be a list of 2 values"]
+    assert faults_of(Checked, {}, "x")[1] == ["params.yaml: x.pair is missing; it has no default"]
+
+
+@pytest.mark.parametrize("value", [".inf", "nan", float("inf")])
+def test_numbers_are_finite(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"x\.rate is .*(finite|valid) number"):
+        parse(Inner, {"rate": value}, "x")
 
 
 def test_an_unknown_plugin_is_answered_with_those_there_are() -> None:

@@ -1,5 +1,7 @@
 """The train stage as a process of its own: killed, stopped, run again, and in the end the same files."""
 
+import json
+import os
 import re
 import shutil
 import signal
@@ -8,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
 import yaml
 
@@ -22,6 +25,15 @@ SETTINGS = {
     "pictures": 3,
     "checkpoint_every_steps": 100,
 }
+KILL = """
+import os, signal
+from genpipe.stages import train
+publish = train.publish
+def killed(session):
+    {before}
+    os.kill(os.getpid(), signal.SIGKILL)
+train.publish = killed
+"""
 STAGE = """
 import sys
 from pathlib import Path
@@ -46,8 +58,8 @@ def project_at(root: Path, digits: Path, **settings) -> Project:
     return Project(root)
 
 
-def start(project: Project) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", STAGE, str(project.root)]
+def start(project: Project, script: str = STAGE) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", script, str(project.root)]
     return subprocess.Popen(command, cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -84,7 +96,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> dict[str, b
     """The outputs of a run that nobody stopped."""
     project = project_at(tmp_path_factory.mktemp("whole"), digits)
     finish(project)
-    assert checkpoints(project) == []  # not needed any more
+    assert [folder.name for folder in checkpoints(project)] == ["step-00001500"]
     return outputs(project)
 
 
@@ -125,4 +137,58 @@ def test_other_settings_start_anew_and_say_why(digits: Path, tmp_path: Path) -> 
     errors = finish(Project(tmp_path))
     assert "is not resumed, since these differ: config.steps: 1500 → 200" in errors
     assert "config.generator.hidden_dim: 32 → 16" in errors
-    assert checkpoints(project) == left
+    assert set(checkpoints(project)) > set(left)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["pass", "publish(session)"])
+def test_a_kill_around_publishing_leaves_one_run_and_the_same_bytes(
+    before: str, whole: dict[str, bytes], digits: Path, tmp_path: Path
+) -> None:
+    project = project_at(tmp_path, digits)
+    child = start(project, KILL.format(before=before) + STAGE)
+    _, errors = child.communicate(timeout=120)
+    assert child.returncode == -signal.SIGKILL, errors
+    assert "train: complete already; its outputs are written again" in finish(project)
+    assert outputs(project) == whole
+    assert_one_whole_run(project)
+
+
+@pytest.mark.slow
+def test_lost_outputs_are_written_again_without_training(whole: dict[str, bytes], digits: Path, tmp_path: Path) -> None:
+    project = project_at(tmp_path, digits)
+    finish(project)
+    shutil.rmtree(project.artifacts / "train")
+    without_effect = {"checkpoint_keep": 5, "checkpoint_every_steps": 77, "max_seconds": 1e6}
+    assert "complete already" in finish(project_at(tmp_path, digits, **without_effect))
+    assert outputs(project) == whole
+    assert_one_whole_run(project)
+    (tmp_path / "mlflow.db").unlink()  # another store is told all that there is to know
+    finish(project)
+    assert_one_whole_run(project)
+
+
+def assert_one_whole_run(project: Project) -> None:
+    """The store holds one run, complete, with each point once."""
+    client = mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("genpipe").experiment_id])
+    assert run.info.status == "FINISHED"
+    points = client.get_metric_history(run.info.run_id, "painter_loss")
+    assert [point.step for point in points] == [*range(70, 1500, 70), 1500]
+
+
+@pytest.mark.slow
+def test_of_other_trainings_only_a_few_unfinished_ones_stay(digits: Path, tmp_path: Path) -> None:
+    project = project_at(tmp_path, digits, steps=20)
+    finish(project)
+    (done,) = checkpoints(project)
+    content = json.loads((done / "state.json").read_text())
+    for number, step in enumerate([7, 7, 20, 7, 7]):
+        shutil.copytree(done, other := done.parents[1] / f"other-{number}" / "step-00000007")
+        (other / "state.json").write_text(json.dumps({**content, "step": step}))
+        os.utime(other.parent, (1e9 + number, 1e9 + number))
+    finish(project_at(tmp_path, digits, steps=10))
+    left = {folder.parent.name: folder.name for folder in checkpoints(project)}
+    assert len(left) == 4
+    assert {"other-1", "other-3", "other-4"} < set(left)
+    assert done.parent.name not in left

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from genpipe import devices, modalities, training
-from genpipe.config import Choice
+from genpipe.config import Choice, parse
 from genpipe.curve import Curve
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.data.batches import Batches
 from genpipe.devices import Compute
-from genpipe.errors import ConfigError
+from genpipe.errors import ConfigError, DivergedError
 from genpipe.generators import Update, gan, vae
 from genpipe.stages import train
 from genpipe.training import Average, Config, Mover, Optimizer, State
@@ -149,6 +149,29 @@ def test_a_loss_that_is_not_finite_names_part_and_step(digits: Path) -> None:
         next(running)
 
 
+class Broken(Line):
+    """Its loss is 0 and finite, the gradient 0 · ∞: that of the square root at 0, times 0."""
+
+    def loss(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return (self.network.weight * 0).abs().sqrt().sum(), {}
+
+
+@pytest.mark.parametrize("max_norm", [0, 1])
+def test_a_gradient_that_is_not_finite_ends_the_training(max_norm: float, digits: Path) -> None:
+    cfg = Config(steps=5, max_norm=max_norm)
+    state = line(cfg)
+    state.model.loss = Broken.loss.__get__(state.model)
+    with pytest.raises(FloatingPointError, match="gradient of part 'line' is nan at step 0"):
+        next(training.fit(state, batches(digits), cfg, Compute()))
+    assert state.average.sampler().weight.isfinite()
+
+
+def test_divergence_is_told_with_what_comes_of_each_remedy() -> None:
+    told = r"nan at step 3; lower train\.optimizer\.lr, .* start from step 0; .* goes on from its last checkpoint"
+    with pytest.raises(DivergedError, match=told), train.remedies(train.Config()):
+        raise FloatingPointError("loss of part 'line' is nan at step 3")
+
+
 def test_parts_depart_from_the_optimizer() -> None:
     cfg = Config(optimizer=Optimizer(lr=0.1, betas=(0.5, 0.9)), parts={"critic": {"lr": 0.2}})
     assert training.optimizer_of(cfg, "critic") == Optimizer(lr=0.2, betas=(0.5, 0.9))
@@ -166,8 +189,44 @@ def test_an_unknown_key_of_a_part_is_refused_with_the_settings() -> None:
 
 
 def test_a_batch_that_can_not_be_cut_is_refused() -> None:
-    with pytest.raises(ValueError, match="batch_size 100 must be a multiple of micro_batches 3"):
+    told = r"train\.batch_size is 100; it must be a multiple of train\.micro_batches, 3"
+    with pytest.raises(ConfigError, match=told):
         train.Config(batch_size=100, micro_batches=3)
+
+
+def test_faults_of_parts_stand_beside_all_others() -> None:
+    given = {
+        "batch_size": 100,
+        "micro_batches": 3,
+        "parts": {"critic": {"rate": 0.1}, "painter": {"lr": math.inf, "betas": [0.5]}},
+        "generator": {"kind": "gan", "latent": 3},
+    }
+    with pytest.raises(ConfigError) as caught:
+        parse(train.Config, given, "train")
+    message = str(caught.value)
+    assert "train.parts.critic.rate is not a key; known keys: name, lr" in message
+    assert "train.parts.painter.lr is inf; it must be a finite number" in message
+    assert "train.parts.painter.betas is [0.5]; it must be a list of 2 values" in message
+    assert "train.batch_size is 100" in message
+    assert "train.generator.latent is not a key" in message
+    assert message.endswith("5 faults; nothing was run")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"lr": math.inf}, "x.lr is inf; it must be a finite number"),
+        ({"betas": [0.5, 2]}, "x.betas.1 is 2; it must be less than 1.0"),
+        ({"betas": [-0.5, 0.9]}, "x.betas.0 is -0.5; it must be at least 0.0"),
+        ({"betas": []}, "x.betas is []; it must be a list of 2 values"),
+        ({"betas": [0.5, 0.9, 0.1]}, "x.betas is [0.5, 0.9, 0.1]; it must be a list of 2 values"),
+        ({"betas": 0.5}, "x.betas is 0.5; it must be a list of 2 values"),
+    ],
+)
+def test_an_optimizer_that_can_not_work_is_refused(given: dict, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(Optimizer, given, "x")
+    assert caught.value.faults == (f"params.yaml: {told}",)
 
 
 def test_micro_batches_are_shared_out_evenly(digits: Path) -> None:

@@ -27,12 +27,13 @@ from genpipe.curve import Curve
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.data.batches import Batches
 from genpipe.devices import Compute
-from genpipe.errors import DeviceMemoryError, DivergedError, StageError
+from genpipe.errors import ConfigError, DeviceMemoryError, DivergedError, StageError
 from genpipe.files import write_json, written_aside
 from genpipe.project import Project
 from genpipe.training import State
 
 CHANGES_NOTHING = {"checkpoint_every_steps", "checkpoint_keep", "max_seconds"}  # in what training ends with
+UNFINISHED_KEPT = 3  # other trainings whose checkpoints stay
 PICTURED, COLUMNS = 100, 10  # samples in a picture, and in a row of it
 
 
@@ -44,7 +45,9 @@ class Config(training.Config):
         default="auto", description="of the products; auto takes bf16 where it pays, and weights stay in fp32"
     )
     compile: bool = Field(default=False, description="translate networks by torch.compile; pays in long trainings")
-    channels_last: bool = Field(default=False, description="store images channel by channel; pays for convolutions")
+    channels_last: bool = Field(
+        default=False, description="keep an image's channels side by side; pays for convolutions"
+    )
     threads: int = Field(default=0, ge=0, description="threads on a CPU; 0 leaves the choice to PyTorch")
     log_every: int = Field(default=100, ge=1, description="steps that a point of the curves averages over")
     pictures: int = Field(default=10, ge=0, description="pictures of samples over the whole training")
@@ -53,10 +56,12 @@ class Config(training.Config):
     max_seconds: float = Field(default=0.0, ge=0, description="stop with a checkpoint after so long; 0 sets no limit")
 
     def __post_init__(self) -> None:
+        faults = [fault for part in self.parts for fault in training.optimizer_faults(self, part)]
         if self.batch_size % self.micro_batches:
-            raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batches {self.micro_batches}")
-        for part in self.parts:
-            training.optimizer_of(self, part)
+            rule = f"it must be a multiple of train.micro_batches, {self.micro_batches}"
+            faults.append(f"params.yaml: train.batch_size is {self.batch_size}; {rule}")
+        if faults:
+            raise ConfigError(faults)
 
 
 class Recorder(Protocol):
@@ -90,7 +95,11 @@ class Session:
 
 
 def run(cfg: Config, project: Project) -> dict[str, float]:
-    """The last point of the curve. Raises StageError when it was stopped; the next run goes on from there."""
+    """The last point of the curve. Raises StageError when it was stopped; the next run goes on from there.
+
+    The last checkpoint of a finished training stays until another training starts: should its outputs be lost before
+    DVC has them, the next run writes them again. Remove it to train anew from step 0.
+    """
     data = DataSpec.read(project.artifacts / "augment" / "meta.json")
     with devices.threads(cfg.threads), remedies(cfg):
         model = training.new_model(cfg.generator, data, cfg)
@@ -100,9 +109,6 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
             prepare(session)
             resume(session)
             recorded(session)
-            if compute.leads:
-                publish(session)
-                shutil.rmtree(session.folder, ignore_errors=True)  # a short training may have left nothing there
     return session.curve.rows[-1]
 
 
@@ -112,7 +118,10 @@ def remedies(cfg: Config) -> Iterator[None]:
     try:
         yield
     except FloatingPointError as error:
-        remedy = "lower train.optimizer.lr, or set train.max_norm (params.yaml); the next run starts before it"
+        remedy = (
+            "lower train.optimizer.lr, or limit the gradient by train.max_norm (params.yaml): both start from step 0; "
+            "with the same settings the next run goes on from its last checkpoint, and most likely ends here again"
+        )
         raise DivergedError(f"{error}; {remedy}") from error
     except torch.OutOfMemoryError as error:
         size = cfg.batch_size // cfg.micro_batches
@@ -124,24 +133,33 @@ def remedies(cfg: Config) -> Iterator[None]:
 
 
 def recorded(session: Session) -> None:
-    """Train under a run of the tracking store, which the leading process keeps."""
+    """Train and publish under a run of the tracking store, which the leading process keeps; it ends last of all."""
     with ExitStack() as stack:
         stack.enter_context(session.stop.listening())
         recorder: Recorder | None = None
         if session.compute.leads:
-            opened = tracking.training_run(session.project, session.digest, plain(session.cfg))
+            resumed = session.state.step > 0
+            opened = tracking.training_run(session.project, session.digest, plain(session.cfg), resumed)
             recorder = stack.enter_context(opened)
+            for row in session.curve.rows:  # a store that knows nothing of the steps before gets their points too
+                recorder.log(int(row["step"]), {name: value for name, value in row.items() if name != "step"})
         train(session, recorder)
+        if recorder:
+            publish(session)
 
 
 def identify(cfg: Config, project: Project, compute: Compute) -> checkpoint.Identity:
     """All that decides what training ends with; a checkpoint is resumed by a run of equal identity only."""
-    config = {key: value for key, value in plain(cfg).items() if key not in CHANGES_NOTHING}
     return {
-        "config": config | {"device": compute.device.type, "precision": compute.precision},
+        "config": deciding(cfg) | {"device": compute.device.type, "precision": compute.precision},
         "data": digest_of_arrays(project.artifacts / "augment"),
         "code": code.closure_digest("train", cfg.generator.kind),
     }
+
+
+def deciding(cfg: Config) -> dict[str, Any]:
+    """The settings that decide what training ends with."""
+    return {key: value for key, value in plain(cfg).items() if key not in CHANGES_NOTHING}
 
 
 def digest_of_arrays(folder: Path) -> str:
@@ -155,20 +173,38 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 def resume(session: Session) -> None:
-    """Take up this training's newest checkpoint; without one, say which unfinished training is not resumed, and why."""
+    """Take up this training's newest checkpoint; without one, say which unfinished training is not resumed, and why.
+
+    Of other trainings nothing stays but the last UNFINISHED_KEPT that have not come to their end.
+    """
     resumed = checkpoint.load(session.folder, session.state, session.identity)
     session.curve.restore(resumed.curve)
     if not session.compute.leads:
         return
     for note in resumed.notes:
         tell(note)
-    if session.state.step:
-        tell(f"resumed at step {session.state.step:,} of {session.cfg.steps:,}")
-        return
-    for folder in sorted(session.folder.parent.glob("*")):
-        if folder != session.folder and (other := checkpoint.identity_of(folder)):
+    step, steps = session.state.step, session.cfg.steps
+    if step == steps:
+        tell("complete already; its outputs are written again")
+    elif step:
+        tell(f"resumed at step {step:,} of {steps:,}")
+    for folder, other in pruned(session):
+        if not step:
             changed = "; ".join(checkpoint.differences(other, session.identity))
             tell(f"a new training; the unfinished one in {folder} is not resumed, since these differ: {changed}")
+
+
+def pruned(session: Session) -> list[tuple[Path, checkpoint.Identity]]:
+    """The other trainings that have not come to their end, the last few; the rest are removed."""
+    others = [folder for folder in session.folder.parent.glob("*/") if folder != session.folder]
+    kept: list[tuple[Path, checkpoint.Identity]] = []
+    for folder in sorted(others, key=lambda folder: folder.stat().st_mtime, reverse=True):
+        reached = checkpoint.reached(folder)
+        if reached and reached[1] < reached[0]["config"]["steps"] and len(kept) < UNFINISHED_KEPT:
+            kept.append((folder, reached[0]))
+        else:
+            shutil.rmtree(folder)
+    return kept
 
 
 def tell(line: str) -> None:
@@ -181,16 +217,17 @@ def train(session: Session, recorder: Recorder | None) -> None:
     pictured = picture_steps(cfg)
     with progress.shown("train", cfg.steps, state.step, cfg.batch_size * len(state.model.updates())) as show:
         for logged in training.fit(state, batches(session), cfg, compute):
-            row = session.curve.add(state.step, logged, last=state.step == cfg.steps)
-            stopped = compute.any(session.stop.asked or session.stop.late(cfg.max_seconds))
+            last = state.step == cfg.steps
+            row = session.curve.add(state.step, logged, last)
+            stopped = compute.any(session.stop.asked or session.stop.late(cfg.max_seconds)) and not last
             if recorder:
                 if row:
                     recorder.log(state.step, row)
                 if state.step in pictured:
                     recorder.picture(state.step, picture(session))
-                if stopped or state.step % cfg.checkpoint_every_steps == 0:
+                if stopped or last or state.step % cfg.checkpoint_every_steps == 0:
                     recorder.flush()
-                    save(session)
+                    save(session, keep=1 if last else cfg.checkpoint_keep)
                 show(state.step)
             if stopped:
                 raise StageError(f"stopped at step {state.step:,} of {cfg.steps:,}; the next run resumes there")
@@ -232,7 +269,7 @@ def picture_steps(cfg: Config) -> set[int]:
 
 
 def picture(session: Session) -> Image.Image:
-    """Samples of the averaged weights, always from the same noise; kept with the checkpoints until all is done."""
+    """Samples of the averaged weights, always from the same noise; kept with the checkpoints."""
     state, modality = session.state, modalities.load(session.data.modality)
     chosen = sampling.chosen(state.average, {})
     drawn = sampling.draw(state.average, PICTURED, session.cfg.seed, chosen, device=session.compute.device)
@@ -242,9 +279,8 @@ def picture(session: Session) -> Image.Image:
     return image
 
 
-def save(session: Session) -> None:
-    cfg = session.cfg
-    checkpoint.save(session.folder, session.state, session.identity, session.curve.plain(), cfg.checkpoint_keep)
+def save(session: Session, keep: int) -> None:
+    checkpoint.save(session.folder, session.state, session.identity, session.curve.plain(), keep)
 
 
 def publish(session: Session) -> None:
@@ -259,7 +295,7 @@ def publish(session: Session) -> None:
         save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, aside)
     compute, identity = session.compute, session.identity
     content = {
-        "train": plain(session.cfg),
+        "train": deciding(session.cfg),
         "data": session.data.plain(),
         "ran": {"device": compute.device.type, "precision": compute.precision},  # what `auto` came to
         "digest": session.digest,

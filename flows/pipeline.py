@@ -44,7 +44,7 @@ def pipeline(directory: Path = Path()) -> dict[str, float]:
     """
     project = Project.find(directory)
     check(project)
-    with locks.held(project.state / "locks" / "pipeline.lock", "genpipe run"):
+    with locks.held(project.lock("pipeline"), "genpipe run"):
         return {stage.name: timed(stage, project) for stage in ORDER}
 
 

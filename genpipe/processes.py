@@ -58,8 +58,9 @@ def own_environment() -> dict[str, str]:
 def failure(lines: Sequence[str]) -> StageError:
     """What a failed command says of it: its own error up to DVC's comment on it, or the last line before that."""
     comment = next((line for line in lines if line.startswith(DVC_COMMENT)), "")
-    if killed := re.search(r"exited with -(\d+)$", comment):
-        return KilledError(f"the stage was ended by signal {killed[1]}; 9 is often the memory's end")
+    code = int(found[1]) if (found := re.search(r"exited with (-?\d+)$", comment)) else 0
+    if signalled := -code if code < 0 else max(code - 128, 0):  # of the stage itself, or as a shell tells it
+        return KilledError(f"the stage was ended by signal {signalled}; 9 is often the memory's end")
     said = [line for line in lines if line.strip() and line != comment]
     own = [number for number, line in enumerate(said) if line.startswith("genpipe: ")]
     return StageError("\n".join(said[own[-1] :] if own else said[-1:]).removeprefix("genpipe: "))

@@ -88,6 +88,10 @@ class Project:
             return Path(home).resolve() / f"{self.root.name}-{hashlib.sha256(bytes(self.root)).hexdigest()[:8]}"
         return self.root / ".genpipe"
 
+    def lock(self, name: str) -> Path:
+        """The file that whoever works on a stage, or on the whole pipeline, locks."""
+        return self.state / "locks" / f"{name}.lock"
+
     @cached_property
     def params(self) -> dict[str, Any]:
         return load_yaml(self.root / "params.yaml")

@@ -40,7 +40,9 @@ def run(directory: Path, changes: Sequence[str], *, dry: bool) -> int:
         summary.show_plan(plan(project))
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that Prefect's temporary server is stopped, too
-    if not os.environ.get("PREFECT_API_URL") and not work(project):
+    with locks.held(project.lock("pipeline"), "genpipe run"):  # who works on it is told before anything is asked
+        nothing_to_do = not os.environ.get("PREFECT_API_URL") and not work(project)
+    if nothing_to_do:
         summary.show(project, {})
         return 0
     from flows.pipeline import pipeline  # the one place where the library looks up: this is its composition root
@@ -83,7 +85,7 @@ def run_stage(directory: Path, name: str) -> None:
     stage = STAGES[name].module
     config = project.section(name, stage.Config)
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one holds the lock for all
-    lock = locks.held(project.state / "locks" / f"{name}.lock", f"genpipe stage {name}", wait_seconds=5)
+    lock = locks.held(project.lock(name), f"genpipe stage {name}", wait_seconds=5)
     with lock if leads else nullcontext():
         stage.run(config, project)
 

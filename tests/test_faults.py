@@ -4,6 +4,8 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +43,23 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     return clone
 
 
-def start(clone: Clone) -> "subprocess.Popen[str]":
+@contextmanager
+def running(clone: Clone) -> "Iterator[subprocess.Popen[bytes]]":
+    """A flow in a process of its own, which does not outlive the test."""
     with (clone.root / ".genpipe" / "run.log").open("w") as log:
-        return subprocess.Popen(["genpipe", "run"], cwd=clone.root, env=clone.env, stdout=log, stderr=log, text=True)
+        flow = subprocess.Popen(["genpipe", "run"], cwd=clone.root, env=clone.env, stdout=log, stderr=log)
+    try:
+        yield flow
+    finally:
+        flow.terminate()
+        flow.wait(60)
 
 
 def log(clone: Clone) -> str:
     return (clone.root / ".genpipe" / "run.log").read_text()
 
 
-def wait_for_checkpoints(clone: Clone, flow: "subprocess.Popen[str]", count: int, seconds: float = 120) -> None:
+def wait_for_checkpoints(clone: Clone, flow: "subprocess.Popen[bytes]", count: int, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while len(list((clone.root / ".genpipe").glob("checkpoints/*/step-*"))) < count:
         assert flow.poll() is None, log(clone)
@@ -85,10 +94,10 @@ def training_runs(clone: Clone) -> list[Any]:
 
 
 def test_a_cancelled_flow_checkpoints_first_and_leaves_no_process(clone: Clone) -> None:
-    flow = start(clone)
-    wait_for_checkpoints(clone, flow, 1)
-    flow.send_signal(signal.SIGTERM)
-    assert flow.wait(60) != 0
+    with running(clone) as flow:
+        wait_for_checkpoints(clone, flow, 1)
+        flow.send_signal(signal.SIGTERM)
+        assert flow.wait(60) != 0
     stopped = re.search(r"stopped at step ([\d,]+) of 1,500", log(clone))
     assert stopped
     step = int(stopped[1].replace(",", ""))
@@ -99,13 +108,13 @@ def test_a_cancelled_flow_checkpoints_first_and_leaves_no_process(clone: Clone) 
 
 
 def test_a_killed_stage_is_retried_and_resumes_in_the_same_run(clone: Clone) -> None:
-    flow = start(clone)
-    end = time.monotonic() + 120
-    while "resumed at step" not in log(clone) and time.monotonic() < end:
-        time.sleep(0.05)
-    (stage, *_) = stage_processes(clone)
-    stage.send_signal(signal.SIGKILL)
-    assert flow.wait(300) == 0, log(clone)
+    with running(clone) as flow:
+        end = time.monotonic() + 120
+        while "resumed at step" not in log(clone) and time.monotonic() < end:
+            time.sleep(0.05)
+        (stage, *_) = stage_processes(clone)
+        stage.send_signal(signal.SIGKILL)
+        assert flow.wait(300) == 0, log(clone)
     assert log(clone).count("resumed at step") == 2  # after the cancellation, and after the kill
     (run,) = training_runs(clone)
     assert run.info.status == "FINISHED"
@@ -130,11 +139,10 @@ def test_a_time_out_ends_the_whole_group(clone: Clone, tmp_path: Path) -> None:
 
 
 def test_a_second_run_is_told_who_works_on_the_project(clone: Clone) -> None:
-    flow = start(clone)
-    end = time.monotonic() + 60
-    while not (clone.root / ".genpipe" / "locks" / "pipeline.json").exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    told = clone.run("genpipe", "run", code=1).stderr
+    clone.params(train={**TRAIN, "steps": 400_000})
+    with running(clone) as flow:
+        end = time.monotonic() + 60
+        while not stage_processes(clone) and time.monotonic() < end:
+            time.sleep(0.05)
+        told = clone.run("genpipe", "run", code=1).stderr
     assert f"the project is in use by process {flow.pid} (genpipe run" in told
-    flow.send_signal(signal.SIGTERM)
-    assert flow.wait(60) != 0

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from genpipe import locks, processes
-from genpipe.errors import LockedError, StageError
+from genpipe.errors import KilledError, LockedError, StageError
 from genpipe.processes import supervise
 
 PYTHON = sys.executable
@@ -37,6 +37,16 @@ def test_a_failure_is_told_in_the_stage_s_own_words(tmp_path: Path) -> None:
     with pytest.raises(StageError) as caught:
         supervise([PYTHON, "-c", script], tmp_path, print)
     assert str(caught.value) == "no such colour\nmend it"
+
+
+@pytest.mark.parametrize(("code", "signalled"), [("-9", 9), ("137", 9), ("143", 15)])
+def test_a_stage_that_a_signal_ended_is_told_so_whatever_shell_ran_it(code: str, signalled: int) -> None:
+    comment = f"ERROR: failed to reproduce 'train': failed to run: genpipe stage train, exited with {code}"
+    found = processes.failure(["train: resumed", "Killed", comment])
+    assert isinstance(found, KilledError)
+    assert f"signal {signalled};" in str(found)
+    plain = processes.failure(["genpipe: no such colour", comment.replace(code, "2")])
+    assert (type(plain), str(plain)) == (StageError, "no such colour")
 
 
 def test_an_interrupted_wait_asks_the_whole_group_to_stop_and_waits_for_it(tmp_path: Path) -> None:

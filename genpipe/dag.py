@@ -97,10 +97,12 @@ def versioned_rows(project: Project) -> str | None:
 
 def restore_data(project: Project) -> bool:
     """Bring back what data.dvc names, from a remote if there is one, else from the cache; whether that was possible."""
+    remote = dvc(project, "remote", "list").strip()
     try:
-        dvc(project, "pull" if dvc(project, "remote", "list").strip() else "checkout", "--quiet", "data.dvc")
+        dvc(project, "pull" if remote else "checkout", "data.dvc")
     except StageError as error:
-        print(f"data.dvc names data that DVC can't bring back here; reading the source again ({error})")
+        why = f" ({error})" if remote else ""
+        print(f"what data.dvc names is in no {'remote' if remote else 'cache'} here; the source is read instead{why}")
         return False
     return True
 

@@ -5,6 +5,7 @@ The tests follow one project from its clone on; each leaves it up to date for th
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -53,6 +54,15 @@ def registered(clone: Clone) -> dict[str, Any]:
 
 def test_the_data_come_back_byte_for_byte(clone: Clone) -> None:
     assert clone.git("status", "--porcelain", "data.dvc") == ""
+
+
+def test_prefect_keeps_validation_scores_and_the_way_to_the_model(clone: Clone) -> None:
+    with closing(sqlite3.connect(Path(clone.env["PREFECT_HOME"]) / "prefect.db")) as database:
+        kept = dict(database.execute("select key, data from artifact").fetchall())
+    assert set(kept) == {"validation", "scores", "registration", "mlflow-run"}
+    assert "expect_column_values_to_be_null" in kept["validation"]
+    assert str(scores(clone)["recall"]["value"]) in kept["scores"]
+    assert registered(clone)["run"] in kept["mlflow-run"]
 
 
 def test_after_a_flow_dvc_has_nothing_to_do_and_the_next_flow_starts_no_server(clone: Clone) -> None:

@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from genpipe.project import Project
+from genpipe.scores import scored
 
-TITLE, PARTS = "Samples against held-out data", ("value", "low", "high", "floor", "baseline")
+TITLE = "Samples against held-out data"
 
 
 def show_plan(changed: Sequence[str]) -> None:
@@ -47,8 +48,7 @@ def score_table(project: Project) -> Table:
     """The scores of metrics.json."""
     metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
     table = Table("score", "value", "interval", "real data", "baseline", title=TITLE, title_justify="left")
-    for name, score in metrics.items():
-        if isinstance(score, dict) and "value" in score:
-            value, low, high, floor, baseline = (f"{score[key]:.3f}" for key in PARTS)
-            table.add_row(name.replace("_", " "), value, f"{low} to {high}", floor, baseline)
+    for name, score in scored(metrics).items():
+        value, low, high, floor, baseline = (f"{part:.3f}" for part in score.values())
+        table.add_row(name.replace("_", " "), value, f"{low} to {high}", floor, baseline)
     return table

@@ -7,6 +7,7 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from genpipe.project import Project
+from genpipe.scores import scored
 
 
 def read(file: Path) -> Any:
@@ -26,14 +27,8 @@ def validation(project: Project) -> None:
 def scores(project: Project) -> None:
     """A table of the scores, each with its interval and the floor that real data reach."""
     metrics = read(project.artifacts / "evaluate" / "metrics.json")
-    names = ("value", "low", "high", "floor", "baseline")
-    table = [{"metric": name, **{key: score.get(key) for key in names}} for name, score in scored(metrics).items()]
+    table = [{"metric": name, **score} for name, score in scored(metrics).items()]
     create_table_artifact(key="scores", table=table, description="Samples against held-out data")
-
-
-def scored(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The entries of metrics.json that are scores; the rest is the card."""
-    return {name: score for name, score in metrics.items() if isinstance(score, dict) and "value" in score}
 
 
 def registration(project: Project) -> None:

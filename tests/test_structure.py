@@ -11,8 +11,6 @@ from genpipe.stages import STAGES
 
 ROOT = PACKAGE.parent
 FILES = sorted(file for folder in ("genpipe", "tasks", "flows") for file in (ROOT / folder).rglob("*.py"))
-# What each layer may import of the layers, from the top down; `genpipe.run` alone starts the flow.
-LAYERS = ("flows", "tasks", "genpipe.stages", "genpipe")
 VENDORS = {
     "prefect": ("flows/", "tasks/"),
     "mlflow": ("genpipe/tracking.py", "genpipe/served_model.py"),

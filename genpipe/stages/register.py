@@ -19,9 +19,9 @@ from genpipe.data.dataset import Stored
 from genpipe.errors import DataError
 from genpipe.files import write_json
 from genpipe.project import Project
+from genpipe.scores import scored
 
 EVALUATION = "genpipe.evaluation"
-PARTS = ("value", "low", "high", "floor", "baseline")  # of a score
 
 
 @settings
@@ -131,11 +131,11 @@ def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> tra
 
 def scores(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The values of metrics.json, with interval, floor and baseline, as MLflow names them."""
-    found = dict[str, float]()
-    for name, score in metrics.items():
-        if isinstance(score, Mapping) and "value" in score:
-            found |= {name if part == "value" else f"{name}_{part}": float(score[part]) for part in PARTS}
-    return found
+    return {
+        name if part == "value" else f"{name}_{part}": value
+        for name, score in scored(metrics).items()
+        for part, value in score.items()
+    }
 
 
 def card(project: Project, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -147,8 +147,7 @@ def card(project: Project, config: Mapping[str, Any], metrics: Mapping[str, Any]
         "| score | value | interval | real data | baseline |",
         "|---|---|---|---|---|",
     ]
-    for name, score in metrics.items():
-        if isinstance(score, Mapping) and "value" in score:
-            value, low, high, floor, baseline = (f"{score[key]:.3f}" for key in PARTS)
-            lines.append(f"| {name.replace('_', ' ')} | {value} | {low} to {high} | {floor} | {baseline} |")
+    for name, score in scored(metrics).items():
+        value, low, high, floor, baseline = (f"{part:.3f}" for part in score.values())
+        lines.append(f"| {name.replace('_', ' ')} | {value} | {low} to {high} | {floor} | {baseline} |")
     return "\n".join([*lines, "", f"Data: {about.source}. Licence: {about.licence}. {about.citation}"])

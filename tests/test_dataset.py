@@ -26,7 +26,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_the_digits_are_all_there_and_decode_to_what_scikit_learn_has(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
-    stored, added = dataset.add(tmp_path, digits.DATASET, digits.rows(digits.Config()))
+    stored, added = dataset.add(tmp_path, digits.DATASET, digits.rows(digits.Config(), tmp_path))
     assert (stored.rows, added) == (1797, 1797)
     found = list(stored.read_rows())
     assert [row["label"] for row in found] == load_digits().target.tolist()

@@ -58,7 +58,7 @@ def test_a_clone_gets_what_data_dvc_names_and_not_what_the_source_has_now(
     before, named = contents(project), data_dvc(project)
     shutil.rmtree(project.data)
     every = digits.rows
-    monkeypatch.setattr(digits, "rows", lambda config: islice(every(config), 1000, None))  # it has dropped the oldest
+    monkeypatch.setattr(digits, "rows", lambda *given: islice(every(*given), 1000, None))  # it has dropped the oldest
     projects.run(project, "ingest")
     assert (contents(project), data_dvc(project)) == (before, named)
 
@@ -70,7 +70,7 @@ def test_a_source_that_lost_rows_does_not_overwrite_what_data_dvc_names(
     shutil.rmtree(project.data)
     shutil.rmtree(project.root / ".dvc" / "cache")
     every = digits.rows
-    monkeypatch.setattr(digits, "rows", lambda config: islice(every(config), 1000, None))
+    monkeypatch.setattr(digits, "rows", lambda *given: islice(every(*given), 1000, None))
     with pytest.raises(DataError, match=r"source 'digits' gives other rows than data.dvc names.*`dvc pull`"):
         projects.run(project, "ingest")
     assert data_dvc(project) == named

@@ -24,6 +24,8 @@ from genpipe.files import written_aside
 
 FORMAT = 1
 ROWS_A_SHARD = 10_000
+# `split` is the one that the publisher put the row into (train, validation or test), `text` its caption.
+OPTIONAL = ("split", "text")
 Row = dict[str, Any]
 
 
@@ -37,6 +39,7 @@ class Dataset:
     citation: str
     source: str
     classes: tuple[str, ...] = ()  # names of the labels 0, 1, …; none when unlabelled
+    columns: tuple[str, ...] = ()  # which of OPTIONAL its rows have too
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class Stored:
         if content.pop("format") != FORMAT:
             raise DataError(f"{folder / 'dataset.yaml'} is not of format {FORMAT}; ingest again with this genpipe")
         counts = {"rows": content.pop("rows"), "shard_count": content.pop("shards"), "digest": content.pop("digest")}
-        return cls(folder, Dataset(**{**content, "classes": tuple(content["classes"])}), **counts)
+        lists = {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
+        return cls(folder, Dataset(**{**content, **lists}), **counts)
 
     @property
     def shards(self) -> list[Path]:
@@ -117,7 +121,8 @@ def shard_file(folder: Path, number: int) -> Path:
 def schema(modality: ModuleType, about: Dataset) -> pa.Schema:
     """The columns of a shard: equal types in all shards, whatever values are missing in one."""
     labels = [pa.field("label", pa.int64())] if about.classes else []
-    return pa.schema([pa.field("id", pa.string()), *modality.FIELDS, *labels])
+    others = [pa.field(name, pa.string()) for name in about.columns]
+    return pa.schema([pa.field("id", pa.string()), *modality.FIELDS, *labels, *others])
 
 
 def key_columns(about: Dataset) -> list[str]:
@@ -126,13 +131,20 @@ def key_columns(about: Dataset) -> list[str]:
 
 def new_rows(rows: Iterable[Row], modality: ModuleType, held: Counter[Any], keys: list[Any]) -> Iterator[Row]:
     """Those of `rows` that are not among `held`, with their ids; the keys of new rows are appended to `keys`."""
-    for row in rows:
+    for given in rows:
+        row = encoded(given, modality)
         key = (identify(row, modality), row.get("label"))
         if held[key]:
             held[key] -= 1
             continue
         keys.append(key)
         yield {"id": key[0], **row}
+
+
+def encoded(row: Row, modality: ModuleType) -> Row:
+    """The row as a shard holds it."""
+    content = row[modality.CONTENT]
+    return {**row, **modality.encode(content)} if isinstance(content, np.ndarray) else row
 
 
 def identify(row: Mapping[str, Any], modality: ModuleType) -> str:
@@ -153,6 +165,7 @@ def describe(folder: Path, about: Dataset, keys: list[Any], shards: int) -> Stor
         "name": about.name,
         "modality": about.modality,
         "classes": list(about.classes),
+        **({"columns": list(about.columns)} if about.columns else {}),
         "rows": len(keys),
         "shards": shards,
         "digest": digest,

@@ -1,6 +1,11 @@
 """Where raw data come from, one file a source; `ingest.source` names it.
 
-A file offers `Config` (its settings), `DATASET` (what dataset.yaml says of it) and `rows(config)`, which yields the
-columns of one example after another as shards hold them: the modality's columns and, where there are labels, `label`.
-`fingerprint(config)` is a short text, quickly found, that changes when the rows may have changed.
+A file offers `Config` (its settings) and four functions of a config and the project's root, from which relative paths
+are meant:
+
+- modality(config) -> the name of the modality, without looking at any data
+- describe(config, root) -> what dataset.yaml says of the data, as `Dataset`
+- fingerprint(config, root) -> a short text, quickly found, that changes when the rows may have changed
+- rows(config, root) -> one example after another, as mappings: the modality's content (columns as a shard holds them,
+  or an array that its `encode` turns into them), `label` where there are classes, and the columns that `describe` names
 """

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,22 @@ class Config:
     """There is nothing to choose."""
 
 
-def fingerprint(config: Config) -> str:
+def modality(config: Config) -> str:
+    return DATASET.modality
+
+
+def describe(config: Config, root: Path) -> Dataset:
+    return DATASET
+
+
+def fingerprint(config: Config, root: Path) -> str:
     return f"scikit-learn {metadata.version('scikit-learn')}"
 
 
-def rows(config: Config) -> Iterator[dict[str, Any]]:
+def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
     """The digits in scikit-learn's order; its 17 grey levels are spread over 0 to 255."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     for picture, label in zip(digits.images, digits.target, strict=True):
-        yield {**image.encode(np.rint(picture * (255 / 16)).astype(np.uint8)), "label": int(label)}
+        yield {image.CONTENT: np.rint(picture * (255 / 16)).astype(np.uint8), "label": int(label)}

@@ -130,7 +130,8 @@ def names_kind(train: Any) -> bool:
 def named_by_others(found: Mapping[str, Any]) -> Iterator[tuple[str, type, Any]]:
     """Settings whose class another section decides: the modality's by the source, the sampling's by the generator."""
     if found["ingest"] and found["augment"]:
-        modality = modalities.load(found["ingest"].source.module.DATASET.modality)
+        source = found["ingest"].source
+        modality = modalities.load(source.module.modality(source.config))
         yield "augment.prepare", modality.Preparing, found["augment"].prepare
         yield "augment.augmentation", modality.Augmentation, found["augment"].augmentation
         if found["calibrate"]:

@@ -30,7 +30,8 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     source: Choice = cfg.source
     named = dag.versioned_rows(project)
     lost = named is not None and not any(project.data.glob("*/dataset.yaml")) and not dag.restore_data(project)
-    stored, added = dataset.add(project.data, source.module.DATASET, source.module.rows(source.config))
+    about = source.module.describe(source.config, project.root)
+    stored, added = dataset.add(project.data, about, source.module.rows(source.config, project.root))
     if lost and stored.digest != named:
         shutil.rmtree(project.data)
         raise DataError(
@@ -38,7 +39,7 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
             "here; `dvc pull` them from where they are, or remove data.dvc to begin a new history"
         )
     dag.version_data(project, stored.digest)
-    write_json(noted_file(project), seen(cfg))
+    write_json(noted_file(project), seen(cfg, project))
     print(f"{stored.about.name}: {stored.rows} examples, {added} of them new")
     return {"examples": stored.rows, "added": added}
 
@@ -48,12 +49,13 @@ def pending(project: Project) -> bool:
     cfg, noted = project.section("ingest", Config), noted_file(project)
     if not (project.root / "data.dvc").exists() or not noted.exists():
         return True
-    return bool(json.loads(noted.read_text(encoding="utf-8")) != seen(cfg))
+    return bool(json.loads(noted.read_text(encoding="utf-8")) != seen(cfg, project))
 
 
-def seen(cfg: Config) -> dict[str, Any]:
+def seen(cfg: Config, project: Project) -> dict[str, Any]:
     """The source as it is now."""
-    return {"source": plain(cfg.source), "fingerprint": cfg.source.module.fingerprint(cfg.source.config)}
+    fingerprint = cfg.source.module.fingerprint(cfg.source.config, project.root)
+    return {"source": plain(cfg.source), "fingerprint": fingerprint}
 
 
 def noted_file(project: Project) -> Path:

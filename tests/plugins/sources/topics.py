@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
@@ -24,11 +25,19 @@ class Config:
     """There is nothing to choose."""
 
 
-def fingerprint(config: Config) -> str:
+def modality(config: Config) -> str:
+    return DATASET.modality
+
+
+def describe(config: Config, root: Path) -> Dataset:
+    return DATASET
+
+
+def fingerprint(config: Config, root: Path) -> str:
     return sys.version
 
 
-def rows(config: Config) -> Iterator[dict[str, Any]]:
+def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
     for number, name in enumerate(TOPICS):
         for line in topics[name].splitlines():
             if len(line.strip()) > 24:

@@ -21,7 +21,8 @@ OBSERVERS = {
     "genpipe.plugins",
 }
 LOADED_BY_NAME = {"genpipe.generators", "genpipe.modalities", "genpipe.nn", "genpipe.sources"}
-OBSERVERS |= {"genpipe.processes", "genpipe.progress", "genpipe.project", "genpipe.stages", "genpipe.tracking"}
+OBSERVERS |= {"genpipe.processes", "genpipe.progress", "genpipe.project", "genpipe.registry"}
+OBSERVERS |= {"genpipe.stages", "genpipe.tracking"}
 
 
 def closure(stage: Stage) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from genpipe import modalities, tracking
+from genpipe import modalities, registry
 from genpipe.config import explain, parse, plain
 from genpipe.data.arrays import DataSpec
 from genpipe.errors import ConfigError, DataError, StageError
@@ -50,7 +50,7 @@ def write_samples(
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty; name a folder that is, or that does not exist (--out)")
     registered = model.startswith(("models:/", "runs:/"))
-    folder = tracking.download(Project.find(directory), model) if registered else directory / model
+    folder = registry.download(Project.find(directory), model) if registered else directory / model
     about = json.loads(find(folder, "config.json").read_text(encoding="utf-8"))
     data, kind = DataSpec.of(about["data"]), about["train"]["generator"]["kind"]
     draw = drawn_by_version if registered else drawn_here

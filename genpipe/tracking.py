@@ -1,7 +1,6 @@
-"""Runs and versions in MLflow. With served_model.py the only module that imports mlflow.
+"""Training runs in MLflow. With registry.py and served_model.py the only modules that import mlflow.
 
-A training is found by its digest (of configuration, data and code), kept as the tag `genpipe.training` of its run; a
-model by the digest of its files, kept as the tag `genpipe.model` of its version.
+A training is found by its digest (of configuration, data and code), kept as the tag `genpipe.training` of its run.
 """
 
 import json
@@ -12,7 +11,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,16 +20,11 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")
 
 import mlflow
-import numpy as np
-import pandas as pd
 import yaml
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
 from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.entities.model_registry import ModelVersion as ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models.signature import ModelSignature
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from PIL.Image import Image
 
 from genpipe.errors import RegistryError, StageError
@@ -40,11 +33,9 @@ from genpipe.project import Project
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-TRAINING, RESTORED, MODEL = "genpipe.training", "genpipe.restored", "genpipe.model"
+TRAINING, RESTORED = "genpipe.training", "genpipe.restored"
 FLUSH_SECONDS, BATCH = 2.0, 900  # MLflow takes at most 1,000 metrics a call
-REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors")  # what sampling imports
 CODE = ("genpipe", "flows", "tasks", "params.yaml", "dvc.yaml")
-TYPES = {bool: "boolean", int: "long", float: "double", str: "string"}
 
 
 class TrainingRun:
@@ -237,16 +228,6 @@ def flow_link() -> dict[str, str]:
     return {tag: os.environ[name] for name, tag in names.items() if os.environ.get(name)}
 
 
-# The registry
-
-
-def find_version(project: Project, digest: str) -> ModelVersion | None:
-    """The version of the project's registered model whose files have this digest."""
-    connect(project)
-    query = f"name = '{project.mlflow.registry.name}' and tags.`{MODEL}` = '{digest}'"
-    return next(iter(mlflow.MlflowClient().search_model_versions(query)), None)
-
-
 def log_evaluation(project: Project, run_id: str, metrics: Mapping[str, float], folder: Path, text: str) -> None:
     """Add scores, report and pictures of a folder of evaluation to the run of the training, and describe it."""
     connect(project)
@@ -255,30 +236,6 @@ def log_evaluation(project: Project, run_id: str, metrics: Mapping[str, float], 
     client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()], tags=[note])
     for file in sorted(folder.glob("*.*")):
         client.log_artifact(run_id, str(file), "evaluation")
-
-
-def log_version(
-    project: Project, run_id: str, model: Path, code: Path, signature: ModelSignature, tags: Mapping[str, str]
-) -> ModelVersion:
-    """Log the model of folder `model` with the source folder `code` to the run, and register it as a new version.
-
-    It has its `tags` from the first moment: a second try after a failure finds it by them.
-    """
-    connect(project)
-    with reopened(run_id):
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={"model": str(model)},
-            code_paths=[str(code)],
-            pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
-            signature=signature,
-            input_example=pd.DataFrame({column: [0, 1, 2] for column in signature.inputs.input_names()}),
-        )
-    client, name = mlflow.MlflowClient(), project.mlflow.registry.name
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    return client.create_model_version(name, logged.model_uri, run_id=run_id, model_id=logged.model_id, tags=dict(tags))
 
 
 @contextmanager
@@ -290,43 +247,3 @@ def reopened(run_id: str) -> Iterator[None]:
             yield
     finally:
         mlflow.MlflowClient().set_terminated(run_id, before.status, before.end_time)
-
-
-def signature(takes: tuple[str, ...], params: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> ModelSignature:
-    """A whole number a sample in (its label, or else any), arrays of `shape` out, `params` with defaults."""
-    inputs = Schema([ColSpec("long", name) for name in takes or ("sample",)])
-    outputs = Schema([TensorSpec(np.dtype(dtype), (-1, *shape))])
-    return ModelSignature(
-        inputs, outputs, ParamSchema([ParamSpec(key, TYPES[type(v)], v) for key, v in params.items()])
-    )
-
-
-def give_alias(version: ModelVersion) -> None:
-    """The first version is `champion`; a later one `challenger`, until somebody promotes it."""
-    client = mlflow.MlflowClient()
-    champion = client.get_registered_model(version.name).aliases.get("champion")
-    alias = "champion" if champion in (None, version.version) else "challenger"
-    client.set_registered_model_alias(version.name, alias, version.version)
-
-
-def describe_version(version: ModelVersion, tags: Mapping[str, str], text: str) -> None:
-    """Put a description and tags on a version."""
-    client = mlflow.MlflowClient()
-    client.update_model_version(version.name, version.version, text)
-    for key, value in tags.items():
-        client.set_model_version_tag(version.name, version.version, key, value)
-
-
-def aliases_of(version: ModelVersion) -> list[str]:
-    """The aliases that a version has now; a search does not tell them."""
-    return list(mlflow.MlflowClient().get_model_version(version.name, version.version).aliases)
-
-
-def download(project: Project, uri: str) -> Path:
-    """The folder of a registered model (`models:/NAME@champion`). Raises RegistryError when there is none."""
-    connect(project)
-    try:
-        return Path(mlflow.artifacts.download_artifacts(uri))
-    except MlflowException as error:
-        registry = project.mlflow.server.mlflow_registry_uri
-        raise RegistryError(f"'{uri}' is not in the registry {registry}: {error}") from error

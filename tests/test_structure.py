@@ -13,7 +13,7 @@ ROOT = PACKAGE.parent
 FILES = sorted(file for folder in ("genpipe", "tasks", "flows") for file in (ROOT / folder).rglob("*.py"))
 VENDORS = {
     "prefect": ("flows/", "tasks/"),
-    "mlflow": ("genpipe/tracking.py", "genpipe/served_model.py"),
+    "mlflow": ("genpipe/tracking.py", "genpipe/registry.py", "genpipe/served_model.py"),
     "great_expectations": ("genpipe/stages/validate.py",),
 }
 

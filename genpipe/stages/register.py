@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from genpipe import code, modalities, tracking
+from genpipe import code, modalities, registry, tracking
 from genpipe.config import Field, parse, plain, settings
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.data.dataset import Stored
@@ -35,14 +35,14 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     Raises DataError when train or evaluate have not run. What the registry holds already is not made again.
     """
     config, metrics = read(project, "train/config.json"), read(project, "evaluate/metrics.json")
-    version, text = tracking.find_version(project, model_digest(project)), card(project, config, metrics)
+    version, text = registry.find_version(project, model_digest(project)), card(project, config, metrics)
     if version is None or not is_complete(version, project):
         training = training_of(project, config)
         tracking.log_evaluation(project, training, scores(metrics), project.artifacts / "evaluate", text)
         version = version or new_version(project, training, config)
         if EVALUATION not in version.tags:  # else it has been here before, and keeps what alias it has
-            tracking.give_alias(version)
-        tracking.describe_version(version, {**cfg.tags, EVALUATION: evaluation_digest(project)}, text)
+            registry.give_alias(version)
+        registry.describe_version(version, {**cfg.tags, EVALUATION: evaluation_digest(project)}, text)
     noted = note(project, version)
     print(f"{version.name} version {version.version}, {noted['alias'] or 'no alias'}")
     return {"version": float(version.version)}
@@ -50,22 +50,22 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
 
 def pending(project: Project) -> bool:
     """Whether the registry lacks a version of this model with this evaluation; if not, its version is noted anew."""
-    version = tracking.find_version(project, model_digest(project))
+    version = registry.find_version(project, model_digest(project))
     if version is None or not is_complete(version, project):
         return True
     note(project, version)
     return False
 
 
-def is_complete(version: tracking.ModelVersion, project: Project) -> bool:
+def is_complete(version: registry.ModelVersion, project: Project) -> bool:
     """Whether a version carries this evaluation: the tag is what registering sets last."""
     return bool(version.tags.get(EVALUATION) == evaluation_digest(project))
 
 
-def note(project: Project, version: tracking.ModelVersion) -> dict[str, Any]:
+def note(project: Project, version: registry.ModelVersion) -> dict[str, Any]:
     """Write down which version the outputs are, with the aliases that it has now."""
     link = tracking.run_link(project, str(version.run_id))
-    alias = ", ".join(tracking.aliases_of(version))
+    alias = ", ".join(registry.aliases_of(version))
     noted = {"name": version.name, "version": int(version.version), "alias": alias, "run": link}
     write_json(noted_file(project), noted)
     return noted
@@ -107,7 +107,7 @@ def training_of(project: Project, config: Mapping[str, Any]) -> str:
     return tracking.restored_run(project, config["digest"], config["train"], curves)
 
 
-def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> tracking.ModelVersion:
+def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> registry.ModelVersion:
     """Log the model's two files and the code that samples it, and register them."""
     from genpipe import generators  # torch takes seconds, and most calls find nothing to do
 
@@ -124,9 +124,9 @@ def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> tra
         files.mkdir()
         for name in ("model.safetensors", "config.json"):
             shutil.copy(project.artifacts / "train" / name, files)
-        signature = tracking.signature(model.takes(), params, tuple(data["shape"]), dtype)
-        tags = {tracking.TRAINING: config["digest"], tracking.MODEL: model_digest(project)}
-        return tracking.log_version(project, run_id, files, carried, signature, tags)
+        signature = registry.signature(model.takes(), params, tuple(data["shape"]), dtype)
+        tags = {tracking.TRAINING: config["digest"], registry.MODEL: model_digest(project)}
+        return registry.log_version(project, run_id, files, carried, signature, tags)
 
 
 def scores(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -1,5 +1,9 @@
 """Ingesting: rows are added once, files that need not change stay untouched, a crash leaves the old dataset."""
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +51,7 @@ def test_new_rows_become_a_new_shard(tmp_path: Path) -> None:
     first, _ = dataset.add(tmp_path, ABOUT, rows(1, 2))
     before = (first.folder / "00000.parquet").read_bytes()
     grown, added = dataset.add(tmp_path, ABOUT, rows(1, 2, 3))
-    assert (added, grown.rows, grown.shard_count) == (1, 3, 2)
+    assert (added, grown.rows, len(grown.shards)) == (1, 3, 2)
     assert (first.folder / "00000.parquet").read_bytes() == before
     assert grown.digest != first.digest
 
@@ -77,3 +81,94 @@ def test_an_empty_source_is_an_error_and_leaves_no_dataset(tmp_path: Path) -> No
         dataset.add(tmp_path, ABOUT, [])
     with pytest.raises(DataError, match="must hold one dataset and holds none"):
         Stored.find(tmp_path)
+
+
+def ids(stored: Stored) -> list[str]:
+    return [row["id"] for row in stored.read_rows(["id"])]
+
+
+def three_shards(folder: Path) -> Stored:
+    for values in [(1, 2), (1, 2, 3, 4), (1, 2, 3, 4, 5)]:
+        stored, _ = dataset.add(folder, ABOUT, rows(*values))
+    return stored
+
+
+def test_removed_rows_are_gone_and_only_their_shards_are_written_anew(tmp_path: Path) -> None:
+    stored = three_shards(tmp_path)
+    before, names = bytes_of(stored.folder), ids(stored)
+    left = dataset.remove(tmp_path, [names[2], names[4]])  # the first of the second shard, all of the third
+    assert ids(left) == [names[0], names[1], names[3]]
+    assert left == Stored.find(tmp_path)
+    after = bytes_of(stored.folder)
+    assert sorted(after) == ["00000.parquet", "00003.parquet", "dataset.yaml"]
+    assert after["00000.parquet"] == before["00000.parquet"]
+    assert left.digest == dataset.add(tmp_path / "same", ABOUT, rows(1, 2, 4))[0].digest
+
+
+def test_removed_rows_are_never_taken_in_again(tmp_path: Path) -> None:
+    stored = three_shards(tmp_path)
+    gone = ids(stored)[1]
+    dataset.remove(tmp_path, [gone])
+    again, added = dataset.add(tmp_path, ABOUT, rows(1, 2, 3, 4, 5, 6))
+    assert added == 1
+    assert gone not in ids(again)
+    assert again.removed == (gone,)
+    assert dataset.remove(tmp_path, [gone]) == again  # for the second time
+
+
+def test_every_copy_of_a_removed_row_is_gone(tmp_path: Path) -> None:
+    stored, _ = dataset.add(tmp_path, ABOUT, rows(1, 2, 1))
+    one, two, _ = ids(stored)
+    assert ids(dataset.remove(tmp_path, [one])) == [two]
+
+
+def test_the_last_row_may_go_too(tmp_path: Path) -> None:
+    stored, _ = dataset.add(tmp_path, ABOUT, rows(1))
+    left = dataset.remove(tmp_path, ids(stored))
+    assert (left.rows, left.shards) == (0, ())
+    assert dataset.add(tmp_path, ABOUT, rows(1)) == (left, 0)
+
+
+def test_an_unknown_id_removes_nothing(tmp_path: Path) -> None:
+    stored = three_shards(tmp_path)
+    before = bytes_of(stored.folder)
+    with pytest.raises(DataError, match="squares holds no row 0123, abcd; nothing was removed"):
+        dataset.remove(tmp_path, ["abcd", ids(stored)[0], "0123"])
+    assert bytes_of(stored.folder) == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from genpipe.data import dataset
+
+left = int(sys.argv[2])
+
+def count(event, arguments):
+    global left
+    if event in ("os.rename", "os.remove") and str(sys.argv[1]) in str(arguments):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(count)
+dataset.remove(Path(sys.argv[1]), sys.argv[3:])
+"""
+
+
+def test_a_removal_that_is_killed_leaves_the_old_rows_or_the_new(tmp_path: Path) -> None:
+    seen = set()
+    for step in range(9):
+        folder = tmp_path / str(step)
+        stored = three_shards(folder)
+        gone = [ids(stored)[number] for number in (3, 4)]
+        done = subprocess.run([sys.executable, "-c", KILLED, folder, str(step), *gone], env=os.environ, check=False)
+        assert done.returncode in (0, -signal.SIGKILL)
+        found = len(ids(Stored.find(folder)))
+        seen.add((done.returncode, found))
+        finished = dataset.remove(folder, gone)
+        assert len(ids(finished)) == 3
+        assert set(bytes_of(stored.folder)) == {"dataset.yaml", *(shard.name for shard in finished.shards)}
+        if done.returncode == 0:
+            break
+    assert seen == {(-signal.SIGKILL, 5), (-signal.SIGKILL, 3), (0, 3)}

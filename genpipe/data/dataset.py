@@ -1,13 +1,15 @@
 """A raw dataset: Parquet shards with the columns that Hugging Face `datasets` uses, and dataset.yaml beside them.
 
-Shards are only ever added. A row's `id` is a digest of its decoded content, so that it does not change with the
-encoder; the dataset's digest is over the ids and labels of all rows, in order.
+A shard is never changed: new rows become new shards, and `remove` puts a new shard in place of one that held a row to
+be removed. dataset.yaml names the shards that count, so that replacing it changes the dataset as a whole. A row's `id`
+is a digest of its decoded content, so that it does not change with the encoder; the dataset's digest is over the ids
+and labels of all rows, in order.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
@@ -49,8 +52,9 @@ class Stored:
     folder: Path
     about: Dataset
     rows: int
-    shard_count: int
+    shards: tuple[Path, ...]
     digest: str
+    removed: tuple[str, ...] = ()  # ids that were taken out and are never taken in again
 
     @classmethod
     def find(cls, data: Path) -> "Stored":
@@ -69,13 +73,12 @@ class Stored:
         content = yaml.safe_load((folder / "dataset.yaml").read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
             raise DataError(f"{folder / 'dataset.yaml'} is not of format {FORMAT}; ingest again with this genpipe")
-        counts = {"rows": content.pop("rows"), "shard_count": content.pop("shards"), "digest": content.pop("digest")}
+        rows, digest, removed = content.pop("rows"), content.pop("digest"), tuple(content.pop("removed", ()))
+        numbers = content.pop("shards")  # or how many there are, where they are 0, 1, …
+        numbers = range(numbers) if isinstance(numbers, int) else numbers
         lists = {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
-        return cls(folder, Dataset(**{**content, **lists}), **counts)
-
-    @property
-    def shards(self) -> list[Path]:
-        return [shard_file(self.folder, number) for number in range(self.shard_count)]
+        shards = tuple(shard_file(folder, number) for number in numbers)
+        return cls(folder, Dataset(**{**content, **lists}), rows, shards, digest, removed)
 
     def read_rows(self, columns: list[str] | None = None) -> Iterator[Row]:
         """Row after row, in order, at most 1,000 in memory."""
@@ -100,22 +103,65 @@ def add(data: Path, about: Dataset, rows: Iterable[Row]) -> tuple[Stored, int]:
     folder, modality = data / about.name, modalities.load(about.modality)
     stored = Stored.read(folder) if (folder / "dataset.yaml").exists() else None
     keys = [(row["id"], row.get("label")) for row in stored.read_rows(key_columns(about))] if stored else []
-    kept = len(keys)
-    fresh = new_rows(rows, modality, Counter(keys), keys)
-    number = stored.shard_count if stored else 0
+    kept, shards, removed = len(keys), (stored.shards if stored else ()), (stored.removed if stored else ())
+    wanted = (row for row in identified(rows, modality) if row["id"] not in set(removed))
+    fresh = new_rows(wanted, Counter(keys), keys)
     while chunk := list(islice(fresh, ROWS_A_SHARD)):
-        with written_aside(shard_file(folder, number)) as aside:
+        shard = next_shard(folder, shards)
+        with written_aside(shard) as aside:
             pq.write_table(pa.Table.from_pylist(chunk, schema(modality, about)), aside, compression="zstd")
-        number += 1
-    if not keys:
+        shards = (*shards, shard)
+    if not keys and not removed:
         raise DataError(f"source '{about.name}' gave no example")
     if stored and len(keys) == kept and stored.about == about:
         return stored, 0
-    return describe(folder, about, keys, number), len(keys) - kept
+    return describe(folder, about, keys, shards, removed), len(keys) - kept
+
+
+def remove(data: Path, ids: Collection[str]) -> Stored:
+    """Take all rows with these ids out of the dataset in `data`, for good: `add` does not take them in again.
+
+    Only shards that hold one are written anew, and the old ones deleted once dataset.yaml names the new; after a crash
+    the dataset is the old or the new one, and the same call finishes the work. An id that was removed before is no
+    error. Raises DataError when one was never there.
+    """
+    stored = Stored.find(data)
+    gone = pa.array(sorted(set(ids) - set(stored.removed)), pa.string())
+    held = {shard: pq.read_table(shard, columns=["id"])["id"] for shard in stored.shards}
+    if unknown := sorted(set(gone.to_pylist()) - {name for column in held.values() for name in column.to_pylist()}):
+        raise DataError(f"{stored.about.name} holds no row {', '.join(unknown)}; nothing was removed")
+    shards = list[Path]()
+    for shard, column in held.items():
+        kept = pc.invert(pc.is_in(column, gone))
+        if pc.all(kept).as_py():
+            shards.append(shard)
+        elif pc.any(kept).as_py():
+            shards.append(next_shard(stored.folder, [*stored.shards, *shards]))
+            with written_aside(shards[-1]) as aside:
+                pq.write_table(pq.read_table(shard).filter(kept), aside, compression="zstd")
+    if len(gone):
+        after = replace(stored, shards=tuple(shards))
+        keys = [(row["id"], row.get("label")) for row in after.read_rows(key_columns(stored.about))]
+        removed = tuple(sorted({*stored.removed, *gone.to_pylist()}))
+        stored = describe(stored.folder, stored.about, keys, after.shards, removed)
+    tidy(stored)
+    return stored
+
+
+def tidy(stored: Stored) -> None:
+    """Delete what is no part of the dataset: shards that were replaced, and what a crash left half-written."""
+    for file in stored.folder.iterdir():
+        if file.suffix in (".parquet", ".yaml") and file not in (*stored.shards, stored.folder / "dataset.yaml"):
+            file.unlink()
 
 
 def shard_file(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.parquet"
+
+
+def next_shard(folder: Path, shards: Sequence[Path]) -> Path:
+    """The file after the last of `shards`."""
+    return shard_file(folder, 1 + max((int(shard.stem) for shard in shards), default=-1))
 
 
 def schema(modality: ModuleType, about: Dataset) -> pa.Schema:
@@ -129,16 +175,22 @@ def key_columns(about: Dataset) -> list[str]:
     return ["id", "label"] if about.classes else ["id"]
 
 
-def new_rows(rows: Iterable[Row], modality: ModuleType, held: Counter[Any], keys: list[Any]) -> Iterator[Row]:
-    """Those of `rows` that are not among `held`, with their ids; the keys of new rows are appended to `keys`."""
+def identified(rows: Iterable[Row], modality: ModuleType) -> Iterator[Row]:
+    """The rows as a shard holds them, with their ids."""
     for given in rows:
         row = encoded(given, modality)
-        key = (identify(row, modality), row.get("label"))
+        yield {"id": identify(row, modality), **row}
+
+
+def new_rows(rows: Iterable[Row], held: Counter[Any], keys: list[Any]) -> Iterator[Row]:
+    """Those of `rows` that are not among `held`; the keys of new rows are appended to `keys`."""
+    for row in rows:
+        key = (row["id"], row.get("label"))
         if held[key]:
             held[key] -= 1
             continue
         keys.append(key)
-        yield {"id": key[0], **row}
+        yield row
 
 
 def encoded(row: Row, modality: ModuleType) -> Row:
@@ -157,8 +209,9 @@ def identify(row: Mapping[str, Any], modality: ModuleType) -> str:
     return hashlib.sha256(header + example.tobytes()).hexdigest()[:32]
 
 
-def describe(folder: Path, about: Dataset, keys: list[Any], shards: int) -> Stored:
-    """Write dataset.yaml, which makes the first `shards` shards the dataset; a crash before leaves the old one."""
+def describe(folder: Path, about: Dataset, keys: list[Any], shards: Sequence[Path], removed: tuple[str, ...]) -> Stored:
+    """Write dataset.yaml, which makes `shards` the dataset; a crash before leaves the old one."""
+    numbers = [int(shard.stem) for shard in shards]
     digest = hashlib.sha256("\n".join(f"{name} {label}" for name, label in keys).encode()).hexdigest()
     content = {
         "format": FORMAT,
@@ -167,12 +220,13 @@ def describe(folder: Path, about: Dataset, keys: list[Any], shards: int) -> Stor
         "classes": list(about.classes),
         **({"columns": list(about.columns)} if about.columns else {}),
         "rows": len(keys),
-        "shards": shards,
+        "shards": len(numbers) if numbers == list(range(len(numbers))) else numbers,
         "digest": digest,
         "licence": about.licence,
         "citation": about.citation,
         "source": about.source,
+        **({"removed": list(removed)} if removed else {}),
     }
     with written_aside(folder / "dataset.yaml") as aside:
         aside.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return Stored(folder, about, len(keys), shards, digest)
+    return Stored(folder, about, len(keys), tuple(shards), digest, removed)

@@ -4,24 +4,19 @@ A registered version is sampled in a process of its own, by the code that it car
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
-from genpipe import modalities, registry
+from genpipe import modalities, registry, versions
 from genpipe.config import explain, parse, plain
 from genpipe.data.arrays import DataSpec
-from genpipe.errors import ConfigError, DataError, StageError
+from genpipe.errors import ConfigError, DataError
 from genpipe.files import write_json
 from genpipe.project import Project
-
-SERVED = "served_model.py"
 
 
 def options(words: Sequence[str]) -> dict[str, Any]:
@@ -106,20 +101,11 @@ def drawn_here(folder: Path, labels: np.ndarray, seed: int, given: Mapping[str, 
 
 def drawn_by_version(folder: Path, labels: np.ndarray, seed: int, given: Mapping[str, Any]) -> Drawn:
     """Samples of a registered version, by its own code in a fresh process."""
-    signature = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["signature"]
-    known = {param["name"]: param["default"] for param in json.loads(signature["params"]) if param["name"] != "seed"}
-    refuse_unknown(given, list(known))
-    conditional = any(column["name"] == "label" for column in json.loads(signature["inputs"]))
-    rows = {"label": labels.tolist()} if conditional else {"sample": list(range(len(labels)))}
-    settings = {**known, **given}
-    with TemporaryDirectory() as scratch:
-        request, out = Path(scratch) / "request.json", Path(scratch) / "samples.npy"
-        write_json(request, {"model": str(folder), "rows": rows, "params": {**settings, "seed": seed}, "out": str(out)})
-        command = [sys.executable, "-P", str(folder / SERVED), str(request)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise StageError(f"the version's own code failed to sample:\n{done.stderr.strip()}")
-        return Drawn(np.load(out, allow_pickle=False), labels if conditional else None, settings)
+    asked = versions.signature(folder)
+    refuse_unknown(given, list(asked.options))
+    settings = {**asked.options, **given}
+    examples = versions.sampled(folder, asked.rows(labels), {**settings, "seed": seed})
+    return Drawn(examples, labels if asked.conditional else None, settings)
 
 
 def refuse_unknown(given: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -1,17 +1,22 @@
-"""The measuring bench: real data and evaluator, set up once, on which any source of samples is scored.
+"""The measuring bench: real data and evaluator, set up once, on which the samples of any contestant are scored.
 
-Every draw takes fresh samples and a fresh subsample of the held-out data, both of the same count, since the Fréchet
-distance and all that counts neighbours depend on it. Shapes: N examples, D features of the evaluator.
+A plan is made first: how many samples, of which labels, and against which held-out data each draw of them is held. All
+contestants on one plan meet the same held-out data, draw by draw, so their scores are paired. Samples and held-out data
+of a draw have the same count, since the Fréchet distance and all that counts neighbours depend on it.
+
+Shapes: N examples, D features of the evaluator; R draws of M samples.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from genpipe import baseline, modalities
+from genpipe.cards import digest
 from genpipe.data.arrays import Arrays
 from genpipe.errors import DataError
 from genpipe.evaluator import Evaluator
@@ -22,6 +27,7 @@ from genpipe.metrics.memorisation import Nearest, memorisation
 from genpipe.metrics.neighbours import overlap
 from genpipe.metrics.repeated import matching, subsample, summaries
 from genpipe.project import Project
+from genpipe.randomness import seed_from
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,44 @@ class Seen:
     def __len__(self) -> int:
         return len(self.content)
 
-    def __getitem__(self, rows: np.ndarray) -> "Seen":
+    def __getitem__(self, rows: np.ndarray | slice) -> "Seen":
         label = None if self.label is None else self.label[rows]
         return Seen(self.content[rows], self.features[rows], label)
 
+    def digest(self) -> str:
+        """Of the examples and their labels."""
+        return digest(self.content) if self.label is None else digest(self.content, self.label)
 
-Source = Callable[[Seen, int], np.ndarray]  # (held-out subsample, seed) → as many examples, labelled like it
+
+@dataclass(frozen=True)
+class Plan:
+    """What every contestant is asked for, and what it is held against.
+
+    Its samples are one long draw, R · M of them: sample n follows from (seed, n), so a single request to a fresh
+    process, with this seed and these labels, gives all of them again. Draw r is the samples from r · M on.
+    """
+
+    seed: int
+    labels: np.ndarray | None  # (R · M,) asked for; None for contestants that take none
+    held_out: np.ndarray  # (R, M) rows of the held-out data
+    training: np.ndarray  # (R, M) rows of the training examples that take the samples' place for the floor
+
+    @property
+    def count(self) -> int:
+        """Samples to draw, all in all."""
+        return self.held_out.size
+
+    def slices(self) -> list[slice]:
+        """Where each draw lies among the samples."""
+        size = self.held_out.shape[1]
+        return [slice(first, first + size) for first in range(0, self.count, size)]
+
+
+class Draw(NamedTuple):
+    """One repeat: its samples and their scores."""
+
+    samples: Seen
+    scores: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -75,8 +113,42 @@ class Bench:
     def held_out_distances(self) -> np.ndarray:
         return self.nearest(self.held_out.features)[0]
 
-    def see(self, content: np.ndarray, like: Seen) -> Seen:
-        return Seen(content, self.evaluator.features(content), like.label)
+    def plan(self, draws: int, count: int, seed: int) -> Plan:
+        """`draws` times `count` samples. Raises DataError when the training data can't match the held-out labels."""
+        held_out, training = np.empty((2, draws, count), np.int64)
+        for number in range(draws):
+            rng = np.random.default_rng(seed_from(seed, number))
+            held_out[number] = subsample(len(self.held_out), count, rng)
+            training[number] = rows_like(self.training, self.held_out[held_out[number]], rng)
+        labels = None if self.held_out.label is None else self.held_out.label[held_out.ravel()]
+        return Plan(seed, labels, held_out, training)
+
+    def score(self, plan: Plan, samples: np.ndarray) -> list[Draw]:
+        """The draws of a contestant whose `samples` (R · M, *shape), as stored, answer the plan."""
+        if len(samples) != plan.count:
+            raise ValueError(f"{len(samples)} samples for a plan of {plan.count}")
+        seen = Seen(samples, self.evaluator.features(samples), plan.labels)
+        draws = zip((seen[part] for part in plan.slices()), plan.held_out, strict=True)
+        return [Draw(part, self.likeness(part, self.held_out[rows]) | self.alone(part)) for part, rows in draws]
+
+    def floor(self, plan: Plan) -> list[dict[str, float]]:
+        """The scores of each draw with training examples in the samples' place; of one set, those of held-out data."""
+        real = [self.held_out[rows] for rows in plan.held_out]
+        training = (self.training[rows] for rows in plan.training)
+        return [self.likeness(part, held) | self.alone(held) for part, held in zip(training, real, strict=True)]
+
+    def baseline(self, plan: Plan) -> np.ndarray:
+        """The samples of the simplest contestant, (R · M, *shape) as stored."""
+        modality, training = modalities.load(self.evaluator.data.modality), self.training
+        pieces = []
+        for number, part in enumerate(plan.slices()):  # one at a time: it computes in real numbers
+            rng = np.random.default_rng(seed_from(plan.seed, number, 1))
+            if training.label is None or plan.labels is None:
+                pieces.append(baseline.draw(training.content, part.stop - part.start, modality, rng))
+            else:
+                asked = plan.labels[part]
+                pieces.append(baseline.draw_by_class(training.content, training.label, asked, modality, rng))
+        return np.concatenate(pieces)
 
     def likeness(self, samples: Seen, real: Seen) -> dict[str, float]:
         """The scores that compare two sets."""
@@ -100,31 +172,6 @@ class Bench:
         return found | memorisation(self.nearest(samples.features)[0], self.held_out_distances)._asdict()
 
 
-@dataclass(frozen=True)
-class Draw:
-    """One repeat: the model's samples, and the scores of model, floor and baseline."""
-
-    samples: Seen
-    model: dict[str, float]
-    floor: dict[str, float]
-    baseline: dict[str, float]
-
-
-def one_draw(bench: Bench, from_model: Source, seed: int, count: int) -> Draw:
-    """Model, training data and baseline against the same subsample of held-out data."""
-    rng = np.random.default_rng(seed)
-    real = bench.held_out[subsample(len(bench.held_out), count, rng)]
-    samples = bench.see(from_model(real, seed), like=real)
-    training = bench.training[rows_like(bench.training, real, rng)]
-    simple = bench.see(from_baseline(bench, real, rng), like=real)
-    return Draw(
-        samples,
-        model=bench.likeness(samples, real) | bench.alone(samples),
-        floor=bench.likeness(training, real) | bench.alone(real),
-        baseline=bench.likeness(simple, real) | bench.alone(simple),
-    )
-
-
 def rows_like(pool: Seen, real: Seen, rng: np.random.Generator) -> np.ndarray:
     """As many rows of `pool` as `real` has, of the same classes if there are labels: the model is told them too."""
     if pool.label is None or real.label is None:
@@ -138,20 +185,14 @@ def rows_like(pool: Seen, real: Seen, rng: np.random.Generator) -> np.ndarray:
         ) from error
 
 
-def from_baseline(bench: Bench, real: Seen, rng: np.random.Generator) -> np.ndarray:
-    modality, training = modalities.load(bench.evaluator.data.modality), bench.training
-    if training.label is None or real.label is None:
-        return baseline.draw(training.content, len(real), modality, rng)
-    return baseline.draw_by_class(training.content, training.label, real.label, modality, rng)
-
-
-def table(draws: Sequence[Draw]) -> dict[str, dict[str, float]]:
-    """Score → value and interval of the model, mean of floor and of baseline."""
-    model = summaries([draw.model for draw in draws])
-    floor, simple = summaries([draw.floor for draw in draws]), summaries([draw.baseline for draw in draws])
+def table(
+    model: Sequence[Mapping[str, float]], floor: Sequence[Mapping[str, float]], simple: Sequence[Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Score → value and interval of the model, mean of floor and of baseline; each is given as scores by draw."""
+    floors, baselines = summaries(floor), summaries(simple)
     return {
-        name: rounded({**found._asdict(), "floor": floor[name].value, "baseline": simple[name].value})
-        for name, found in model.items()
+        name: rounded({**found._asdict(), "floor": floors[name].value, "baseline": baselines[name].value})
+        for name, found in summaries(model).items()
     }
 
 

@@ -20,6 +20,14 @@ class DataError(GenpipeError):
     """Data that are absent, broken, or not what the settings say."""
 
 
+class ComparisonError(GenpipeError):
+    """Figures of unlike protocols, which are not put side by side. `differences` holds one line for each."""
+
+    def __init__(self, differences: Sequence[str]) -> None:
+        self.differences = tuple(differences)
+        super().__init__("\n".join(["the figures are of unlike protocols and are not compared:", *differences]))
+
+
 class CheckpointError(GenpipeError):
     """A checkpoint that is corrupt or belongs to another training."""
 

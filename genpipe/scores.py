@@ -3,10 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+from genpipe.errors import DataError
+
+FORMAT = 2  # of metrics.json; raised when a reader of the last one would read it wrongly
 PARTS = ("value", "low", "high", "floor", "baseline")  # of a score
 
 
 def scored(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Score → its parts, in the order of the file."""
+    """Score → its parts, in the order of the file. Raises DataError for a file of another format."""
+    if metrics.get("format") != FORMAT:
+        raise DataError(
+            f"metrics.json is of format {metrics.get('format', 1)}, and this version of genpipe reads format {FORMAT}; "
+            "`genpipe run` or `dvc repro evaluate` writes it anew"
+        )
     found = {name: entry for name, entry in metrics.items() if isinstance(entry, Mapping) and "value" in entry}
     return {name: {part: float(entry[part]) for part in PARTS} for name, entry in found.items()}

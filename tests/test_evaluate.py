@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from safetensors.torch import save_file
 
 from genpipe import generators, report, sampling, training
 from genpipe.baseline import draw, draw_by_class
-from genpipe.bench import Bench, Seen, Source, one_draw, table
+from genpipe.bench import Bench, Plan, Seen
 from genpipe.config import Choice, plain
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.devices import Compute
@@ -135,7 +137,7 @@ def test_the_bench_tells_real_from_noisy_and_from_copied(calibrated: Project) ->
     rows = np.random.default_rng(0).permutation(len(bench.held_out))
 
     def score(content: np.ndarray, like: Seen) -> dict[str, float]:
-        samples = bench.see(content, like)
+        samples = Seen(content, bench.evaluator.features(content), like.label)
         return bench.likeness(samples, bench.held_out) | bench.alone(samples)
 
     real = score(bench.held_out.content, bench.held_out)
@@ -153,22 +155,19 @@ def test_the_bench_tells_real_from_noisy_and_from_copied(calibrated: Project) ->
     assert copied["nearest_ratio"] == pytest.approx(0, abs=1e-3)
 
 
-def copier(bench: Bench) -> Source:
-    """A model that knows its training examples by heart."""
-
-    def copies(real: Seen, seed: int) -> np.ndarray:
-        rng = np.random.default_rng(seed)
-        return np.stack(
-            [bench.training.content[rng.choice(np.flatnonzero(bench.training.label == n))] for n in real.label]
-        )
-
-    return copies
+def copies(bench: Bench, plan: Plan) -> np.ndarray:
+    """The samples of a model that knows its training examples by heart."""
+    rng = np.random.default_rng(0)
+    assert plan.labels is not None
+    rows = [rng.choice(np.flatnonzero(bench.training.label == label)) for label in plan.labels]
+    return bench.training.content[rows]
 
 
-def test_a_source_of_training_examples_reaches_the_floor_and_is_caught_copying(calibrated: Project) -> None:
+def test_a_model_that_copies_training_examples_reaches_the_floor_and_is_caught(calibrated: Project) -> None:
     bench = Bench.prepare(calibrated, conditional=True, neighbours=5)
-    found = table([one_draw(bench, copier(bench), seed, 288) for seed in range(3)])
-    assert found["frechet_distance"]["value"] == pytest.approx(found["frechet_distance"]["floor"], rel=0.15)
+    plan = bench.plan(draws=5, count=288, seed=0)
+    _, found = evaluate.scored(bench, plan, copies(bench, plan))
+    assert found["frechet_distance"]["value"] == pytest.approx(found["frechet_distance"]["floor"], rel=0.25)
     assert found["near_copies"]["value"] == 1
 
 
@@ -177,7 +176,8 @@ def test_copying_is_caught_where_held_out_data_repeat_training_examples(calibrat
     content, label = bench.held_out.content.copy(), bench.held_out.label.copy()
     content[:18], label[:18] = bench.training.content[:18], bench.training.label[:18]  # 5 % of them
     repeating = replace(bench, held_out=Seen(content, bench.evaluator.features(content), label))
-    found = table([one_draw(repeating, copier(bench), seed, 180) for seed in range(3)])
+    plan = repeating.plan(draws=3, count=180, seed=0)
+    _, found = evaluate.scored(repeating, plan, copies(bench, plan))
     assert found["near_copies"]["value"] == 1
     assert found["near_copies"]["floor"] == pytest.approx(0.05, abs=0.02)
     assert report.copying(found["nearest_ratio"], found["near_copies"]).startswith("Copying is likely")
@@ -187,7 +187,42 @@ def test_the_floor_of_label_agreement_is_that_of_held_out_data(calibrated: Proje
     bench = Bench.prepare(calibrated, conditional=True, neighbours=5)
     held_out = bench.held_out
     shifted = replace(bench, held_out=Seen(held_out.content, held_out.features, (held_out.label + 1) % 10))
-    assert one_draw(shifted, copier(bench), 0, 180).floor["label_agreement"] < 0.1
+    (floor,) = shifted.floor(shifted.plan(draws=1, count=180, seed=0))
+    assert floor["label_agreement"] < 0.1
+
+
+def test_contestants_on_one_plan_meet_the_same_held_out_data(calibrated: Project) -> None:
+    bench = Bench.prepare(calibrated, conditional=True, neighbours=5)
+    plan, again = bench.plan(draws=2, count=180, seed=3), bench.plan(draws=2, count=180, seed=3)
+    assert np.array_equal(plan.held_out, again.held_out)
+    assert not np.array_equal(plan.held_out, bench.plan(draws=2, count=180, seed=4).held_out)
+    assert plan.count == 360
+    assert np.array_equal(plan.labels, bench.held_out.label[plan.held_out].ravel())
+    assert np.array_equal(bench.training.label[plan.training], bench.held_out.label[plan.held_out])
+    samples = bench.baseline(plan)
+    whole = bench.score(plan, samples)
+    assert [draw.scores for draw in whole] == [draw.scores for draw in bench.score(again, samples.copy())]
+    alone = Seen(samples[180:], bench.evaluator.features(samples[180:]), plan.labels[180:])
+    expected = bench.likeness(alone, bench.held_out[plan.held_out[1]])
+    assert {name: whole[1].scores[name] for name in expected} == pytest.approx(expected)
+    with pytest.raises(ValueError, match="359 samples for a plan of 360"):
+        bench.score(plan, samples[:-1])
+
+
+def test_one_request_in_a_fresh_process_gives_all_samples_again(project: Project) -> None:
+    evaluate.run(FEW, project)
+    metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text())
+    _, plan = evaluate.prepared(FEW, project, metrics["card"]["condition"] == "label")
+    asked = None if plan.labels is None else plan.labels.tolist()
+    program = (
+        "import sys, json; from pathlib import Path; from genpipe import cards, generators, sampling\n"
+        "folder, count, seed, labels = json.loads(sys.argv[1]); model = sampling.load(Path(folder))\n"
+        "chosen = generators.module_of(model).Sampling()\n"
+        "print(cards.digest(sampling.draw(model, count, seed, chosen, labels=labels)['image']))"
+    )
+    request = json.dumps([str(project.artifacts / "train"), plan.count, plan.seed, asked])
+    done = subprocess.run([sys.executable, "-c", program, request], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == metrics["card"]["samples_digest"]
 
 
 def test_the_gaussian_has_the_moments_of_its_training_data() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from genpipe import report
+from genpipe.scores import FORMAT
 
 ROW = {"value": 5.0, "low": 4.0, "high": 6.0, "floor": 1.0, "baseline": 9.0}
 SHARE = {"value": 0.9, "low": 0.85, "high": 0.95, "floor": 0.94, "baseline": 0.4}
@@ -18,7 +19,7 @@ CARD = {
     "sampling": {"truncation": 1.0},
 }  # fmt: skip
 MEMORISATION = {"nearest_ratio": RATIO, "near_copies": COPIES}
-METRICS: dict[str, Any] = {"frechet_distance": ROW, "recall": SHARE, **MEMORISATION, "card": CARD}
+METRICS: dict[str, Any] = {"format": FORMAT, "frechet_distance": ROW, "recall": SHARE, **MEMORISATION, "card": CARD}
 PICTURES = {"samples": "data:image/png;base64,AA==", "neighbours": "data:image/png;base64,AA=="}
 
 

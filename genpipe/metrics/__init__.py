@@ -1,5 +1,8 @@
 """Scores of a set of samples, one file each: arrays in, numbers out, float64 throughout, the source named.
 
+Each file has a VERSION, raised when its numbers change: it stands in the metric cards, and figures of two versions are
+not compared.
+
 `SCORES` says what each number means; the report prints it and the gate reads from it which way is better.
 """
 

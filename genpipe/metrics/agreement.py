@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+VERSION = 1  # raised when its numbers change
+
 
 def label_agreement(asked: np.ndarray, seen: np.ndarray) -> float:
     """Share of (N,) labels `asked` for that are those `seen` by the evaluator."""

@@ -5,6 +5,8 @@ Shapes: N, M examples, D features.
 
 import numpy as np
 
+VERSION = 1  # raised when its numbers change
+
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     """‖μ₁ − μ₂‖² + Tr(C₁ + C₂ − 2 (C₁C₂)^½) of (N, D) and (M, D); 0 for equal moments, no upper limit.

@@ -5,6 +5,8 @@ Shapes: N, M examples, D features.
 
 import numpy as np
 
+VERSION = 1  # raised when its numbers change
+
 
 def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Unbiased squared maximum mean discrepancy of (N, D) and (M, D), kernel (x·y / D + 1)³.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+VERSION = 1  # raised when its numbers change
 ROUNDING = 1e-4  # of the usual distance: so far apart may the features of equal examples lie, by their last bits
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 
+VERSION = 1  # raised when its numbers change
+
 
 class Overlap(NamedTuple):
     precision: float  # samples in the ball of any real example

@@ -9,8 +9,9 @@ The stages, the training loop, tracking and the flows ask the modality and never
 - encode(example) -> columns of a shard; decode(columns) -> the example as an array, ValueError when it is broken
 - describe(columns) -> measurements for the validation table; must not raise (a broken example has `error`)
 - RULES: what a row must fulfil, as `genpipe.data.rules.Rule`s
-- prepare(example, preparing) -> array of the stored shape
-- to_batch(stored) -> what models are trained on, to_stored(samples) -> back, rounded; tensors on any device
+- prepare(example, preparing) -> array of the stored shape; how it resizes, RESIZE says for the metric cards
+- to_batch(stored) -> what models are trained on, to_stored(samples) -> back, rounded; tensors on any device;
+  how, ROUNDING says
 - augment(batch, augmentation) -> batch, randomly changed on its device
 - evaluator(shape, classes) -> module with `features(batch) -> (B, D)` and `classify(features) -> (B, classes)` logits
 - baseline(training, count, rng) -> stored examples of the simplest generator, which BASELINE describes

@@ -26,6 +26,8 @@ CONTENT = "image"
 FIELDS = [pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())]))]
 EXTENSION = "png"
 BASELINE = "a Gaussian with mean and covariance of the training examples"
+RESIZE = "Lanczos, antialiased, of the centre square, if a size is asked for"
+ROUNDING = "to the nearest of 256 levels"
 
 
 @settings

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from genpipe import generators, modalities, report, sampling
-from genpipe.bench import Bench, Draw, Seen, one_draw, rounded, table
+from genpipe import cards, generators, modalities, report, sampling
+from genpipe.bench import Bench, Draw, Plan, Seen, rounded, table
 from genpipe.config import Field, parse, plain, settings
 from genpipe.data.arrays import write_arrays
 from genpipe.devices import choose_device
@@ -27,7 +28,7 @@ from genpipe.metrics.frechet import fewest
 from genpipe.metrics.kernel import kernel_distance
 from genpipe.metrics.repeated import INTERVAL
 from genpipe.project import Project
-from genpipe.randomness import seed_from
+from genpipe.scores import FORMAT
 
 
 @settings
@@ -56,23 +57,32 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     device = choose_device("auto")
     for part in model.parts().values():
         part.to(device)
-    bench = Bench.prepare(project, "label" in model.takes(), cfg.neighbours, device)
-    count = count_of(cfg, bench)
+    bench, plan = prepared(cfg, project, "label" in model.takes(), device)
     column = modalities.load(bench.evaluator.data.modality).CONTENT
-
-    def from_model(real: Seen, seed: int) -> np.ndarray:
-        return sampling.draw(model, len(real), seed, chosen, labels=real.label, device=device)[column]
-
-    draws = [one_draw(bench, from_model, seed_from(cfg.seed, number), count) for number in range(cfg.draws)]
-    scores = table(draws)
-    card = describe(cfg, project, bench, config, plain(chosen), count)
+    samples = sampling.draw(model, plan.count, plan.seed, chosen, labels=plan.labels, device=device)[column]
+    draws, scores = scored(bench, plan, samples)
+    card = contestant(project, config, plain(chosen), samples, device) | protocol(cfg, project, bench, plan)
     shutil.rmtree(folder / "samples", ignore_errors=True)  # an earlier model may have left labels
     write_arrays(folder / "samples", columns_of(draws[0].samples, column))
     draw_pictures(folder, bench, draws[0].samples, cfg.columns)
-    metrics = {**scores, **by_class(draws, bench), "card": card}
+    metrics = {"format": FORMAT, **scores, **by_class(draws, bench), "card": card}
     write_json(folder / "metrics.json", metrics)
     report.write(folder, trained / "curves.csv")
     return {name: row["value"] for name, row in scores.items()}
+
+
+def prepared(
+    cfg: Config, project: Project, conditional: bool, device: torch.device | str = "cpu"
+) -> tuple[Bench, Plan]:
+    """What contestants are measured with, by label only if all of them take labels, and what they are asked for."""
+    bench = Bench.prepare(project, conditional, cfg.neighbours, device)
+    return bench, bench.plan(cfg.draws, count_of(cfg, bench), cfg.seed)
+
+
+def scored(bench: Bench, plan: Plan, samples: np.ndarray) -> tuple[list[Draw], dict[str, dict[str, float]]]:
+    """A contestant's draws, and its scores with interval, floor and baseline."""
+    draws, simple = bench.score(plan, samples), bench.score(plan, bench.baseline(plan))
+    return draws, table([draw.scores for draw in draws], bench.floor(plan), [draw.scores for draw in simple])
 
 
 def count_of(cfg: Config, bench: Bench) -> int:
@@ -105,27 +115,44 @@ def by_class(draws: Sequence[Draw], bench: Bench) -> dict[str, dict[str, float]]
     return {"label_agreement_by_class": rounded(agreement), "kernel_distance_by_class": rounded(distance)}
 
 
-def describe(
-    cfg: Config, project: Project, bench: Bench, config: Mapping[str, Any], chosen: Mapping[str, Any], count: int
+def contestant(
+    project: Project, config: Mapping[str, Any], chosen: Mapping[str, Any], samples: np.ndarray, device: torch.device
 ) -> dict[str, Any]:
-    """The protocol, without which no figure is worth anything."""
-    evaluator = json.loads((project.artifacts / "calibrate" / CARD).read_text())
-    meta = json.loads((project.artifacts / "augment" / "meta.json").read_text())
-    weights = (project.artifacts / "train" / "model.safetensors").read_bytes()
-    low, high = INTERVAL
+    """The half of the card that says what was measured: another model may differ in it (`cards.CONTESTANT`)."""
+    decay = config["train"]["ema_decay"]
     return {
         "generator": config["train"]["generator"]["kind"],
+        "weights": f"moving average (EMA), decay {decay}" if decay else "raw, of the last step",
+        "sampling": dict(chosen),
+        "device": device.type,
+        "training_digest": config["digest"],
+        "model_digest": hashlib.sha256((project.artifacts / "train" / "model.safetensors").read_bytes()).hexdigest(),
+        "samples_digest": cards.digest(samples),
+    }
+
+
+def protocol(cfg: Config, project: Project, bench: Bench, plan: Plan) -> dict[str, Any]:
+    """The half that says how, without which no figure is worth anything; figures of unlike protocols don't compare."""
+    evaluator = json.loads((project.artifacts / "calibrate" / CARD).read_text())
+    meta = json.loads((project.artifacts / "augment" / "meta.json").read_text())
+    modality, labelled = modalities.load(bench.evaluator.data.modality), plan.labels is not None
+    count = plan.held_out.shape[1]
+    low, high = INTERVAL
+    return {
         "dataset": meta.get("dataset", "unnamed"),
         "modality": bench.evaluator.data.modality,
-        "condition": "label" if bench.held_out.label is not None else "none",
-        "weights": f"moving average (EMA), decay {config['train']['ema_decay']}",
-        "sampling": dict(chosen),
+        "condition": "label" if labelled else "none",
+        "prepare": meta.get("prepare", {}),
+        "resize": modality.RESIZE,
+        "rounding": modality.ROUNDING,
         "split": "test",
         "held_out_count": len(bench.held_out),
+        "held_out_digest": bench.held_out.digest(),
         "training_count": len(bench.training),
+        "training_examples_digest": bench.training.digest(),
         "draws": cfg.draws,
         "count_of_a_draw": count,
-        "seed": cfg.seed,
+        "seed": plan.seed,
         "neighbours": cfg.neighbours,
         "interval": f"percentiles {low} to {high} of the draws",
         "held_out_spread": f"{np.sqrt(len(bench.held_out) / count - 1):.2f} times that of a mean over the whole split "
@@ -134,13 +161,11 @@ def describe(
         "count",
         "floor_caveat": "the evaluator's features were fitted to these training examples, so the floors of Fréchet and "
         "kernel distance are not quite those of fresh real data",
-        "baseline": modalities.load(bench.evaluator.data.modality).BASELINE
-        + (" of each class" if bench.held_out.label is not None else ""),
+        "baseline": modality.BASELINE + (" of each class" if labelled else ""),
         "evaluator_accuracy": evaluator["accuracy"],
         "evaluator_accuracy_count": evaluator["accuracy_count"],
         "evaluator_digest": bench.evaluator.digest,
-        "training_digest": config["digest"],
-        "model_digest": hashlib.sha256(weights).hexdigest(),
+        "estimators": cards.estimators(labelled),
     }
 
 

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import shutil
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -56,6 +57,20 @@ def closure_digest(stage: str, kind: str) -> str:
     return total.hexdigest()
 
 
+def digest(*names: str) -> str:
+    """SHA-256 over these modules, all that they import from genpipe, and the versions of the libraries at their tops.
+
+    The key of what a stage keeps between its runs, beside what DVC keeps.
+    """
+    files = sorted({file for name in names for file in walk(name, by_name=True).values()})
+    libraries = sorted({name.partition(".")[0] for file in files for name in imports(file, deep=False)})
+    versions = [f"{name} {getattr(sys.modules.get(name), '__version__', '')}" for name in libraries]
+    total = hashlib.sha256("\n".join(versions).encode())
+    for file in files:
+        total.update(f"\n{relative(file)}\n".encode() + file.read_bytes())
+    return total.hexdigest()
+
+
 def copy(folder: Path, kind: str, modality: str) -> Path:
     """Copy the code that samples a model of `kind` below `folder`; returns the package, which works by itself."""
     starts = ("genpipe.sampling", f"genpipe.generators.{kind}", f"genpipe.modalities.{modality}")
@@ -87,11 +102,12 @@ def walk(start: str, without: frozenset[str] = frozenset(OBSERVERS), *, by_name:
     return found
 
 
-def imports(file: Path | None) -> Iterator[str]:
-    """Every name that `file` imports, at its top or in a function: modules, and what may be a module in a package."""
+def imports(file: Path | None, *, deep: bool = True) -> Iterator[str]:
+    """Every name that `file` imports: modules, and what may be a module in a package; in functions only if `deep`."""
     if file is None:
         return
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if deep else tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

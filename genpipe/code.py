@@ -19,6 +19,7 @@ OBSERVERS = {
     "genpipe.dag",
     "genpipe.errors",
     "genpipe.locks",
+    "genpipe.membership",
     "genpipe.plugins",
 }
 LOADED_BY_NAME = {"genpipe.generators", "genpipe.modalities", "genpipe.nn", "genpipe.sources"}

@@ -9,9 +9,10 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -27,6 +28,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from PIL.Image import Image
 
+from genpipe import membership
 from genpipe.errors import RegistryError, StageError
 from genpipe.project import Project
 
@@ -95,6 +97,7 @@ def training_run(project: Project, digest: str, config: Mapping[str, Any], resum
             run = TrainingRun(mlflow.MlflowClient(), mlflow.get_run(active.info.run_id))
             if not found:
                 describe_run(project, run, digest, config)
+            log_rows(project, run.run_id, membership.TRAINED)  # again in a resumed run, which may have died before
             yield run
             run.flush()
         except StageError:
@@ -151,6 +154,7 @@ def restored_run(project: Project, digest: str, config: Mapping[str, Any], curve
     with mlflow.start_run(experiment_id=experiment, run_name=f"{config['generator']['kind']}-{digest[:8]}") as active:
         run = TrainingRun(mlflow.MlflowClient(), active)
         describe_run(project, run, digest, config)
+        log_rows(project, run.run_id, membership.TRAINED)
         mlflow.set_tag(RESTORED, "true")
         for row in curves:
             run.log(int(row["step"]), {key: value for key, value in row.items() if key != "step" and value == value})
@@ -236,6 +240,23 @@ def log_evaluation(project: Project, run_id: str, metrics: Mapping[str, float], 
     client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()], tags=[note])
     for file in sorted(folder.glob("*.*")):
         client.log_artifact(run_id, str(file), "evaluation")
+    log_rows(project, run_id, membership.MEASURED)
+
+
+def log_rows(project: Project, run_id: str, name: str) -> None:
+    """Add to a run the ids of the rows that it knows: one of the tables of membership.py."""
+    with membership.written(project.artifacts / "augment", name) as file:
+        mlflow.MlflowClient().log_artifact(run_id, str(file), membership.FOLDER)
+
+
+def rows_of(run: Run, keys: Sequence[bytes]) -> dict[bytes, str] | None:
+    """Those of `keys` that a run knows, each with its split; None for a run that carries no record of them."""
+    client = mlflow.MlflowClient()
+    names = [file.path for file in client.list_artifacts(run.info.run_id, membership.FOLDER)]
+    with TemporaryDirectory() as folder:
+        files = [Path(client.download_artifacts(run.info.run_id, name, folder)) for name in names]
+        known = [membership.found(file, keys) for file in files]
+    return dict(pair for one in known for pair in one.items()) if known else None
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What several test files share: real digits as arrays, one thread for small tensors."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -27,9 +28,10 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = load_digits()
     image = np.rint(found.images * 255 / 16).astype(np.uint8)[:, None]
     label = found.target.astype(np.int64)
+    name = np.array([hashlib.sha256(pixels.tobytes()).hexdigest()[:32] for pixels in image])
     order = np.random.default_rng(0).permutation(len(image))
     for split, rows in zip(("train", "validation", "test"), np.split(order, [1257, 1437]), strict=True):
-        write_arrays(folder / split, {"image": image[rows], "label": label[rows]})
+        write_arrays(folder / split, {"image": image[rows], "label": label[rows], "id": name[rows]})
     spec = DataSpec("image", (1, 8, 8), tuple("0123456789"))
     write_json(folder / "meta.json", {**spec.plain(), "augmentation": {}})
     return folder

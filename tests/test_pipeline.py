@@ -17,6 +17,7 @@ from socket import socket
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -108,6 +109,16 @@ def test_the_run_in_mlflow_tells_how_the_model_came_to_be(clone: Clone, client: 
     evaluation = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
     assert {"evaluation/report.html", "evaluation/samples.png"} <= evaluation
     assert any(name.startswith("system/") for name in run.data.metrics)
+
+
+def test_the_run_carries_the_ids_of_the_rows_that_the_model_knows(clone: Clone, client: Any) -> None:
+    run = registered(clone)["run"].rpartition("/")[2]
+    names = ("lineage/trained.parquet", "lineage/measured.parquet")
+    kept = [pq.read_table(client.download_artifacts(run, name)) for name in names]
+    for table, splits in zip(kept, (("train", "validation"), ("test",)), strict=True):
+        ids = [name for split in splits for name in np.load(clone.root / f"artifacts/augment/{split}/id.npy")]
+        assert [key.hex() for key in table["id"].to_pylist()] == ids
+    assert set(kept[0]["split"].to_pylist()) == {"train", "validation"}
 
 
 def scores(clone: Clone) -> dict[str, Any]:

@@ -61,12 +61,24 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--label", help="only this class; all of them in turn unless given")
     sample.epilog = "Further options are the kind's own, such as --truncation 0.7; a wrong one lists those there are."
 
+    add_data(commands.add_parser("data", help="compare versions of the data"), common)
     add("recipes", "list the ready sets of settings", command_recipes)
     add("generators", "list the kinds of models, with what each can do", command_generators)
     add("config", "list every key of params.yaml with type, default and meaning", command_config)
     add("dvc", "print dvc.yaml from the table of stages", command_dvc)
     add("ui", "serve MLflow's pages on the project's stores", command_ui)
     return whole
+
+
+def add_data(data: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    """The commands below `genpipe data`."""
+    commands = data.add_subparsers(dest="what", required=True, metavar="COMMAND")
+    text = "show which examples were added, removed, relabelled or quarantined between two git revisions"
+    diff = commands.add_parser("diff", help=text, description=text, parents=[common])
+    diff.add_argument("old", metavar="A", help="a commit, branch or tag")
+    diff.add_argument("new", metavar="B", nargs="?", default=".", help="another, or . for the working tree (.)")
+    diff.add_argument("--json", action="store_true", help="all of it, as JSON")
+    diff.set_defaults(do=command_data_diff)
 
 
 def command_run(arguments: argparse.Namespace) -> int:
@@ -88,6 +100,12 @@ def command_sample(arguments: argparse.Namespace) -> None:
     drawing.write_samples(
         arguments.directory, arguments.model, arguments.count, arguments.out, arguments.seed, arguments.label, options
     )
+
+
+def command_data_diff(arguments: argparse.Namespace) -> None:
+    from genpipe import changes
+
+    changes.show(arguments.directory, arguments.old, arguments.new, as_json=arguments.json)
 
 
 def command_recipes(arguments: argparse.Namespace) -> None:

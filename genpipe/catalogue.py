@@ -7,7 +7,10 @@ from rich.table import Table
 
 from genpipe import PACKAGE, generators, plugins
 from genpipe.config import explain
+from genpipe.project import Mlflow
 from genpipe.stages import STAGES
+
+FILE = "mlflow.yml"
 
 
 def show_recipes() -> None:
@@ -36,7 +39,7 @@ def show_generators() -> None:
 
 
 def show_config() -> None:
-    """Every key of params.yaml; a generator's own keys stand below `train.generator`, for each kind."""
+    """Every key of params.yaml, a generator's own below `train.generator`, for each kind; then those of mlflow.yml."""
     table = Table("key", "type", "default", "meaning")
     for name, stage in STAGES.items():
         for row in explain(stage.module.Config, name):
@@ -46,4 +49,6 @@ def show_config() -> None:
                     for own in explain(generators.load(kind).Config, "train.generator"):
                         table.add_row(own.key, own.type, own.default, f"[{kind}] {own.meaning}".replace("[", r"\["))
         table.add_section()
+    for row in explain(Mlflow, FILE):
+        table.add_row(f"{FILE}: {row.key.removeprefix(f'{FILE}.')}", row.type, row.default, row.meaning)
     Console().print(table)

@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add_data(commands.add_parser("data", help="compare versions of the data"), common)
     add("recipes", "list the ready sets of settings", command_recipes)
     add("generators", "list the kinds of models, with what each can do", command_generators)
-    add("config", "list every key of params.yaml with type, default and meaning", command_config)
+    add("config", "list every key of params.yaml and mlflow.yml with type, default and meaning", command_config)
     add("dvc", "print dvc.yaml from the table of stages", command_dvc)
     add("ui", "serve MLflow's pages on the project's stores", command_ui)
     return whole

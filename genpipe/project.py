@@ -8,13 +8,15 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
+from pydantic import AfterValidator
 
 from genpipe.config import Field, parse, settings
 from genpipe.errors import ConfigError
+from genpipe.metrics import SCORES
 
 T = TypeVar("T")
 
@@ -47,13 +49,64 @@ class Ui:
     port: int = Field(default=5000, ge=1, le=65535, description="its port")
 
 
+def known(score: str) -> str:
+    """The name of a score. Raises ValueError for others."""
+    if score not in SCORES:
+        raise ValueError(f"'{score}' is no score; known scores: {', '.join(SCORES)}")
+    return score
+
+
+def ordered(score: str) -> str:
+    """A score of which less or more is better. Raises ValueError for others."""
+    if score not in (ranking := [name for name, about in SCORES.items() if about.better != "like real"]):
+        raise ValueError(f"'{score}' can't rank models; scores that can: {', '.join(ranking)}")
+    return score
+
+
+ScoreName = Annotated[str, AfterValidator(known)]
+
+
+@settings
+class Limit:
+    min: float | None = Field(default=None, description="the least allowed")
+    max: float | None = Field(default=None, description="the most allowed")
+
+
+@settings
+class Gate:
+    """What a challenger must show to become champion; how it is shown stands in genpipe/gate.py.
+
+    The Fréchet distance, since at equal counts its bias cancels from a difference, and since it stays away from 0, so
+    that a share of it is a margin. The kernel distance tells smaller differences, but is near 0 for a good model.
+    """
+
+    score: Annotated[str, AfterValidator(ordered)] = Field(
+        default="frechet_distance", description="in which score a challenger must be better, or not worse"
+    )
+    rule: Literal["auto", "better", "not_worse"] = Field(
+        default="auto", description="auto: better than the champion on its data, not_worse on new data"
+    )
+    margin: float = Field(
+        default=0.2, gt=0, lt=1, description="share of the champion's value that not_worse may be worse by"
+    )
+    guards: dict[ScoreName, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=lambda: {"recall": 0.05, "coverage": 0.05, "label_agreement": 0.02, "near_copies": 0.05},
+        description="score: how much worse than the champion's it may be at most",
+    )
+    limits: dict[ScoreName, Limit] = Field(
+        default_factory=lambda: {"near_copies": Limit(max=0.2)},
+        description="score: {min, max}, which every champion keeps to, the first one too",
+    )
+
+
 @settings
 class Mlflow:
-    """mlflow.yml: where runs and models are kept, and under which names."""
+    """mlflow.yml: where runs and models are kept, under which names, and which model becomes champion."""
 
     server: Server = Server()
     tracking: Tracking = Tracking()
     registry: Registry = Registry()
+    gate: Gate = Gate()
     ui: Ui = Ui()
 
 
@@ -116,6 +169,7 @@ class Project:
             server=Server(mlflow_tracking_uri=self.absolute(tracking), mlflow_registry_uri=self.absolute(registry)),
             tracking=Tracking(experiment=given.tracking.experiment, artifacts=artifacts),
             registry=given.registry,
+            gate=given.gate,
             ui=given.ui,
         )
 

@@ -148,6 +148,12 @@ def test_catalogues_list_what_there_is(
     wanted = {
         "recipes": ("digits-gan", "Expect about"),
         "generators": ("gan", "truncation", "vae", "temperature"),
-        "config": ("train.optimizer.lr", "train.generator.latent_dim", "augment.test", "evaluate.draws"),
+        "config": (
+            "train.optimizer.lr",
+            "train.generator.latent_dim",
+            "augment.test",
+            "evaluate.draws",
+            "mlflow.yml: gate.margin",
+        ),
     }
     assert [word for word in wanted[command] if word not in printed] == []

@@ -1,0 +1,149 @@
+"""The gate's arithmetic by hand, its error rates by simulation, and each reason for which a challenger is kept back."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genpipe import gate
+from genpipe.config import parse
+from genpipe.errors import ConfigError
+from genpipe.gate import Opponent, Verdict, decide
+from genpipe.project import Gate, Limit, Mlflow, Project
+from tests import projects
+
+THEIRS = [10.0, 11.0, 12.0, 11.0]  # mean 11
+
+
+def draws(distance: Sequence[float], **others: Sequence[float]) -> list[dict[str, float]]:
+    """Scores by draw; a steady recall and no copies unless said otherwise."""
+    steady = {"recall": [0.9] * len(distance), "near_copies": [0.01] * len(distance)}
+    columns = {"frechet_distance": distance, **steady, **others}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def own(found: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    values = {name: [draw[name] for draw in found] for name in found[0]}
+    return {name: {"value": float(np.mean(v)), "low": min(v), "high": max(v)} for name, v in values.items()}
+
+
+def judged(rule: gate.Rule, mine: list[dict[str, float]], settings: Gate | None = None, **others: Opponent) -> Verdict:
+    champion = others.pop("champion", Opponent("version 1", draws(THEIRS)))
+    return decide(settings or Gate(), rule, own(mine), mine, champion, **others)
+
+
+def test_the_interval_is_that_of_the_corrected_t_test() -> None:
+    # Differences -1, -2, -3, -2: mean -2, s = √(2/3), t(0.95; 3) = 2.3534, √(1/4 + 0.1) = 0.5916.
+    found = gate.difference(np.array([9, 9, 9, 9]), np.array([10, 11, 12, 11]))
+    assert found.mean == -2
+    assert found.high == pytest.approx(-2 + 2.3534 * 0.8165 * 0.5916, abs=1e-3)
+    assert found.low == pytest.approx(-2 - 1.1368, abs=1e-3)
+
+
+def test_better_means_the_whole_interval_lies_on_the_good_side() -> None:
+    verdict = judged("better", draws([9, 9, 9, 9]))
+    assert verdict.outcome == "promoted"
+    assert verdict.reasons[1] == "Fréchet distance 9 against 11 of version 1: -2 (-3.137 to -0.8632)."
+    kept = judged("better", draws([9.8, 9.9, 12.3, 10]))  # lower by 0.5, but not in every draw
+    assert kept.outcome == "kept"
+    assert kept.reasons[0].endswith(", and a lower one is not shown.")
+    higher = judged("better", draws(THEIRS, recall=[0.95, 0.96, 0.97, 0.96]), Gate(score="recall"))
+    assert higher.outcome == "promoted"
+    assert judged("better", draws(THEIRS)).outcome == "kept"  # itself once more
+
+
+def test_not_worse_must_be_shown_within_the_margin() -> None:
+    # 0.5 worse on average and at most 0.5 + 1.1368 = 1.6368; a fifth of 11 is 2.2, a tenth 1.1.
+    mine = draws([11.5, 11.5, 11.5, 11.5])
+    assert judged("not_worse", mine).outcome == "promoted"
+    verdict = judged("not_worse", mine, Gate(margin=0.1))
+    assert verdict.outcome == "kept"
+    assert "at most 1.1 more is not shown" in verdict.reasons[0]
+    assert judged("not_worse", draws([11, 14, 9, 10]), Gate(margin=0.1)).outcome == "kept"  # equal, but nobody knows
+
+
+def test_quality_does_not_creep_down() -> None:
+    mine, best = draws([12.0, 13.0, 14.0, 13.0]), Opponent("version 3", draws([7.0, 8.0, 9.0, 8.0]))
+    assert judged("not_worse", mine).outcome == "promoted"  # 2 worse than the champion, of which 2.2 are allowed
+    verdict = judged("not_worse", mine, best=best)  # 5 worse than the best, of which 1.6 are allowed
+    assert verdict.outcome == "kept"
+    assert "of version 3" in verdict.reasons[0]
+
+
+def test_a_guard_holds_what_may_be_lost_of_another_score() -> None:
+    mine = draws([5, 5, 5, 5], recall=[0.80, 0.81, 0.80, 0.81])  # far better, but 0.095 of the recall is gone
+    verdict = judged("better", mine)
+    assert verdict.outcome == "kept"
+    assert [check.score for check in verdict.checks if not check.holds] == ["recall"]
+    assert judged("better", mine, Gate(guards={"recall": 0.2})).outcome == "promoted"
+    copies = draws([5, 5, 5, 5], near_copies=[0.1, 0.11, 0.1, 0.11])
+    assert "Near copies" in judged("better", copies).reasons[0]
+    assert judged("better", draws([5, 5, 5, 5], near_copies=[0.0] * 4)).outcome == "promoted"  # fewer are no loss
+
+
+def test_limits_hold_for_the_first_version_too() -> None:
+    mine = draws(THEIRS, near_copies=[0.1, 0.2, 0.3, 0.2])
+    verdict = decide(Gate(), "first", own(mine))
+    assert verdict.outcome == "kept"
+    assert verdict.reasons == ("Near copies 0.2 (0.1 to 0.3) breaks its limit: at most 0.2.",)
+    assert decide(Gate(limits={"near_copies": Limit(max=0.3)}), "first", own(mine)).outcome == "promoted"
+    assert decide(Gate(limits={"frechet_distance": Limit(min=1, max=11.5)}), "first", own(mine)).outcome == "kept"
+    absent = decide(Gate(limits={"label_agreement": Limit(min=0.9)}), "first", own(mine))
+    assert absent.reasons == ("Label agreement has a limit, and this model has no such score.",)
+    assert absent.outcome == "kept"
+
+
+def test_the_best_version_is_sound_too() -> None:
+    scored = {
+        "1": {"frechet_distance": 9.0, "near_copies": 0.02},
+        "2": {"frechet_distance": 3.0, "near_copies": 0.9},  # it copies
+        "3": {"frechet_distance": 8.0},
+        "4": {"recall": 0.9},
+    }
+    assert gate.best_of(Gate(), scored) == "3"
+    assert gate.best_of(Gate(score="recall"), scored) == "4"
+    assert gate.best_of(Gate(), {}) is None
+
+
+def simulated(true: float, held_out: float, rng: np.random.Generator, repeats: int) -> dict[gate.Rule, float]:
+    """Share of promotions: 10 paired differences of deviation 1, `held_out` of whose variance all draws share."""
+    settings, promoted = Gate(guards={}, limits={}, margin=0.2), {"better": 0, "not_worse": 0}
+    for _ in range(repeats):
+        split, halves = rng.normal(0, held_out**0.5), rng.normal(0, held_out**0.5, 10)
+        mine = 10 + true + split + halves + rng.normal(0, (1 - held_out) ** 0.5, 10)
+        champion = Opponent("version 1", draws([10.0] * 10))
+        for rule in promoted:
+            promoted[rule] += judged(rule, draws(list(mine)), settings, champion=champion).outcome == "promoted"
+    return {rule: count / repeats for rule, count in promoted.items()}
+
+
+def test_wrong_promotions_stay_below_one_in_twenty() -> None:
+    rng = np.random.default_rng(0)
+    equal = simulated(0, gate.HELD_OUT, rng, 2000)
+    assert equal["better"] < 0.055
+    assert simulated(0, 0, rng, 2000)["better"] < 0.02  # nothing shared: the interval is wider than need be
+    assert simulated(2, gate.HELD_OUT, rng, 2000)["not_worse"] < 0.055  # worse by the margin
+    assert simulated(-2, gate.HELD_OUT, rng, 500)["better"] > 0.9
+    assert equal["not_worse"] > 0.9
+
+
+def test_faults_of_the_gate_are_told_with_what_is_allowed(tmp_path: Path) -> None:
+    for given, told in {
+        "{score: fid}": "gate.score: 'fid' can't rank models; scores that can: frechet_distance",
+        "{score: near_copies}": "gate.score: 'near_copies' can't rank models",
+        "{guards: {fid: 1}}": "'fid' is no score; known scores: frechet_distance",
+        "{guards: {recall: -1}}": "gate.guards.recall is -1; it must be at least 0",
+        "{limits: {recall: {mn: 1}}}": "gate.limits.recall.mn is not a key; known keys: min, max",
+        "{margins: 1}": "gate.margins is not a key; known keys: score, rule, margin, guards, limits",
+    }.items():
+        project = projects.make(tmp_path)
+        (project.root / "mlflow.yml").write_text(f"gate: {given}\n")
+        with pytest.raises(ConfigError, match=r"mlflow\.yml") as caught:
+            _ = Project(project.root).mlflow
+        assert told in str(caught.value)
+
+
+def test_the_settings_are_those_of_the_file() -> None:
+    found = parse(Mlflow, {"gate": {"rule": "better", "limits": {"recall": {"min": 0.5}}}}, "mlflow").gate
+    assert (found.rule, found.margin, found.limits) == ("better", 0.2, {"recall": Limit(min=0.5)})

@@ -18,6 +18,7 @@ OBSERVERS = {
     "genpipe.code",
     "genpipe.dag",
     "genpipe.errors",
+    "genpipe.ledger",
     "genpipe.locks",
     "genpipe.membership",
     "genpipe.plugins",

@@ -3,7 +3,8 @@
 A model is found by the digest of its files, kept as the tag `genpipe.model` of its version.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion as ModelVersion
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models.signature import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
@@ -22,6 +24,7 @@ from genpipe.tracking import connect, reopened
 
 MODEL = "genpipe.model"
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors")  # what sampling imports
+ABSENT = "RESOURCE_DOES_NOT_EXIST"  # as MLflow calls it
 TYPES = {bool: "boolean", int: "long", float: "double", str: "string"}
 
 
@@ -65,14 +68,6 @@ def signature(takes: tuple[str, ...], params: Mapping[str, Any], shape: tuple[in
     )
 
 
-def give_alias(version: ModelVersion) -> None:
-    """The first version is `champion`; a later one `challenger`, until somebody promotes it."""
-    client = mlflow.MlflowClient()
-    champion = client.get_registered_model(version.name).aliases.get("champion")
-    alias = "champion" if champion in (None, version.version) else "challenger"
-    client.set_registered_model_alias(version.name, alias, version.version)
-
-
 def describe_version(version: ModelVersion, tags: Mapping[str, str], text: str) -> None:
     """Put a description and tags on a version."""
     client = mlflow.MlflowClient()
@@ -94,3 +89,84 @@ def download(project: Project, uri: str) -> Path:
     except MlflowException as error:
         registry = project.mlflow.server.mlflow_registry_uri
         raise RegistryError(f"'{uri}' is not in the registry {registry}: {error}") from error
+
+
+@contextmanager
+def client_of(project: Project) -> Iterator[mlflow.MlflowClient]:
+    """A client of the project's registry; what fails with it becomes a RegistryError that names the store."""
+    connect(project)
+    try:
+        yield mlflow.MlflowClient()
+    except MlflowException as error:
+        uri = project.mlflow.server.mlflow_registry_uri
+        raise RegistryError(f"the registry {uri} (mlflow.yml, MLFLOW_REGISTRY_URI) answered: {error}") from error
+
+
+def registered_model(project: Project) -> RegisteredModel | None:
+    """All versions together, as MLflow calls them; None before the first."""
+    with client_of(project) as client:
+        try:
+            return client.get_registered_model(project.mlflow.registry.name)
+        except MlflowException as error:
+            if error.error_code != ABSENT:
+                raise
+            return None
+
+
+def aliases(project: Project) -> dict[str, int]:
+    """Alias → number of its version."""
+    model = registered_model(project)
+    return {alias: int(number) for alias, number in model.aliases.items()} if model else {}
+
+
+def tags(project: Project) -> dict[str, str]:
+    """The tags of the registered model; those of a version stand on the version."""
+    model = registered_model(project)
+    return dict(model.tags) if model else {}
+
+
+def versions(project: Project) -> list[ModelVersion]:
+    """Every version that has not been deleted, newest first; without their aliases, which a search does not tell."""
+    query = f"name = '{project.mlflow.registry.name}'"
+    with client_of(project) as client:
+        page = client.search_model_versions(query)
+        found = list(page)
+        while page.token:
+            page = client.search_model_versions(query, page_token=page.token)
+            found += page
+    return sorted(found, key=lambda version: int(version.version), reverse=True)
+
+
+def get_version(project: Project, number: int) -> ModelVersion | None:
+    """The version of this number, with its aliases; None when there is none, or none any more."""
+    with client_of(project) as client:
+        try:
+            return client.get_model_version(project.mlflow.registry.name, str(number))
+        except MlflowException as error:
+            if error.error_code != ABSENT:
+                raise
+            return None
+
+
+def set_alias(project: Project, alias: str, number: int) -> None:
+    """Move an alias: one transaction, which happens or does not."""
+    with client_of(project) as client:
+        client.set_registered_model_alias(project.mlflow.registry.name, alias, str(number))
+
+
+def set_tag(project: Project, key: str, value: str) -> None:
+    """Tag the registered model."""
+    with client_of(project) as client:
+        client.set_registered_model_tag(project.mlflow.registry.name, key, value)
+
+
+def delete_tag(project: Project, key: str) -> None:
+    """Take a tag of the registered model away."""
+    with client_of(project) as client:
+        client.delete_registered_model_tag(project.mlflow.registry.name, key)
+
+
+def tag_version(project: Project, number: int, key: str, value: str) -> None:
+    """Tag one version."""
+    with client_of(project) as client:
+        client.set_model_version_tag(project.mlflow.registry.name, str(number), key, value)

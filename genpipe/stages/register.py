@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from genpipe import code, modalities, registry, tracking
+from genpipe import code, ledger, modalities, registry, tracking
 from genpipe.config import Field, parse, plain, settings
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.data.dataset import Stored
@@ -35,13 +35,14 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     Raises DataError when train or evaluate have not run. What the registry holds already is not made again.
     """
     config, metrics = read(project, "train/config.json"), read(project, "evaluate/metrics.json")
+    ledger.reconcile(project)
     version, text = registry.find_version(project, model_digest(project)), card(project, config, metrics)
     if version is None or not is_complete(version, project):
         training = training_of(project, config)
         tracking.log_evaluation(project, training, scores(metrics), project.artifacts / "evaluate", text)
         version = version or new_version(project, training, config)
         if EVALUATION not in version.tags:  # else it has been here before, and keeps what alias it has
-            registry.give_alias(version)
+            ledger.enter(project, version)
         registry.describe_version(version, {**cfg.tags, EVALUATION: evaluation_digest(project)}, text)
     noted = note(project, version)
     print(f"{version.name} version {version.version}, {noted['alias'] or 'no alias'}")
@@ -50,6 +51,7 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
 
 def pending(project: Project) -> bool:
     """Whether the registry lacks a version of this model with this evaluation; if not, its version is noted anew."""
+    ledger.reconcile(project)
     version = registry.find_version(project, model_digest(project))
     if version is None or not is_complete(version, project):
         return True

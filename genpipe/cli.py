@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     sample.epilog = "Further options are the kind's own, such as --truncation 0.7; a wrong one lists those there are."
 
     add_data(commands.add_parser("data", help="compare versions of the data"), common)
+    add_promotions(add)
     add("recipes", "list the ready sets of settings", command_recipes)
     add("generators", "list the kinds of models, with what each can do", command_generators)
     add("config", "list every key of params.yaml and mlflow.yml with type, default and meaning", command_config)
@@ -79,6 +80,19 @@ def add_data(data: argparse.ArgumentParser, common: argparse.ArgumentParser) -> 
     diff.add_argument("new", metavar="B", nargs="?", default=".", help="another, or . for the working tree (.)")
     diff.add_argument("--json", action="store_true", help="all of it, as JSON")
     diff.set_defaults(do=command_data_diff)
+
+
+def add_promotions(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands that move the champion and tell how it has moved."""
+    promote = add("promote", "make a registered version the champion, after sampling it", command_promote)
+    promote.add_argument(
+        "version", metavar="VERSION", help="its number, an alias such as challenger, or models:/NAME/3"
+    )
+    promote.add_argument("--why", default="", metavar="TEXT", help="the reason, for the history")
+    promote.add_argument("--allow-dirty", action="store_true", help="take a model from uncommitted code, too")
+    rollback = add("rollback", "put back the champion that the present one replaced", command_rollback)
+    rollback.add_argument("--why", default="", metavar="TEXT", help="the reason, for the history")
+    add("history", "list which version was champion, since when, by whom and why", command_history)
 
 
 def command_run(arguments: argparse.Namespace) -> int:
@@ -100,6 +114,24 @@ def command_sample(arguments: argparse.Namespace) -> None:
     drawing.write_samples(
         arguments.directory, arguments.model, arguments.count, arguments.out, arguments.seed, arguments.label, options
     )
+
+
+def command_promote(arguments: argparse.Namespace) -> None:
+    from genpipe import promotion
+
+    promotion.promote(arguments.directory, arguments.version, arguments.why, allow_dirty=arguments.allow_dirty)
+
+
+def command_rollback(arguments: argparse.Namespace) -> None:
+    from genpipe import promotion
+
+    promotion.rollback(arguments.directory, arguments.why)
+
+
+def command_history(arguments: argparse.Namespace) -> None:
+    from genpipe import promotion
+
+    promotion.history(arguments.directory)
 
 
 def command_data_diff(arguments: argparse.Namespace) -> None:

@@ -46,8 +46,8 @@ def write_samples(
         raise DataError(f"{out} is not empty; name a folder that is, or that does not exist (--out)")
     registered = model.startswith(("models:/", "runs:/"))
     folder = registry.download(Project.find(directory), model) if registered else directory / model
-    about = json.loads(find(folder, "config.json").read_text(encoding="utf-8"))
-    data, kind = DataSpec.of(about["data"]), about["train"]["generator"]["kind"]
+    config = about(folder)
+    data, kind = DataSpec.of(config["data"]), config["train"]["generator"]["kind"]
     draw = drawn_by_version if registered else drawn_here
     drawn = draw(folder, labels_of(data, count, label), seed, given)
     if label is not None and drawn.labels is None:
@@ -70,6 +70,12 @@ def find(folder: Path, name: str) -> Path:
             f"{folder} holds no {name}; name a model (models:/NAME@ALIAS) or a folder such as artifacts/train"
         )
     return found[0]
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """The config.json of a model's folder."""
+    content: dict[str, Any] = json.loads(find(folder, "config.json").read_text(encoding="utf-8"))
+    return content
 
 
 def labels_of(data: DataSpec, count: int, label: str | None) -> np.ndarray:

@@ -89,12 +89,11 @@ def promote(
     """
     with locked(project):
         past = reconciled(project)
-        now, number = past[-1].version if past else None, int(version.version)
-        if number == now:
-            raise RegistryError(f"version {number} of {version.name} is champion already")
-        if compared_with and int(compared_with.version) != now:
-            raise moved_meanwhile(int(compared_with.version), now)
-        return move(project, past, "promoted", number, why, verdict)
+        now = champion(project)
+        refuse_again(version, now)
+        if compared_with and (now is None or now.version != compared_with.version):
+            raise moved_meanwhile(number_of(compared_with), number_of(now))
+        return move(project, past, "promoted", int(version.version), why, verdict)
 
 
 def rollback(project: Project, *, why: str) -> Event:
@@ -192,12 +191,22 @@ def user(project: Project) -> str:
 def settle(project: Project, event: Event) -> None:
     """Write what follows from a champion that has moved; repeated after a kill, it comes to the same."""
     if event.version is not None:
-        text = f"{event.kind} {event.at:%Y-%m-%d %H:%M} UTC by {event.by or 'an unknown hand'}: {event.why}"
+        text = f"{event.kind} {event.at:%Y-%m-%d %H:%M} UTC by {event.by or 'an unknown hand'}. {event.why}".strip()
         registry.tag_version(project, event.version, PROMOTED, text)
         others = [int(other.version) for other in registry.versions(project) if int(other.version) != event.version]
         if others and registry.aliases(project).get(CHALLENGER) in (None, event.version):
             registry.set_alias(project, CHALLENGER, others[0])
     registry.set_tag(project, event.key, replace(event, settled=True).text())
+
+
+def refuse_again(version: ModelVersion, now: ModelVersion | None) -> None:
+    """Raises RegistryError when `version` is the present champion."""
+    if now is not None and now.version == version.version:
+        raise RegistryError(f"version {version.version} of {version.name} is champion already")
+
+
+def number_of(version: ModelVersion | None) -> int | None:
+    return None if version is None else int(version.version)
 
 
 def moved_meanwhile(expected: int | None, now: int | None) -> RegistryError:

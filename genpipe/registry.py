@@ -3,6 +3,7 @@
 A model is found by the digest of its files, kept as the tag `genpipe.model` of its version.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -20,7 +21,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from genpipe.errors import RegistryError
 from genpipe.project import Project
-from genpipe.tracking import connect, reopened
+from genpipe.tracking import ORIGIN, connect, reopened, run_origin
 
 MODEL = "genpipe.model"
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors")  # what sampling imports
@@ -146,6 +147,29 @@ def get_version(project: Project, number: int) -> ModelVersion | None:
             if error.error_code != ABSENT:
                 raise
             return None
+
+
+def resolve(project: Project, word: str) -> ModelVersion:
+    """The version that a number, an alias or a URI (`models:/NAME/3`, `models:/NAME@champion`) names.
+
+    Raises RegistryError when there is none.
+    """
+    name, known = project.mlflow.registry.name, aliases(project)
+    short = re.sub(rf"^models:/{re.escape(name)}[@/]", "", word)
+    number = int(short) if short.isdecimal() else known.get(short)
+    version = None if number is None else get_version(project, number)
+    if version is None:
+        numbers = ", ".join(str(one.version) for one in versions(project)) or "none"
+        raise RegistryError(
+            f"'{word}' is no version of {name}; versions: {numbers}; aliases: {', '.join(sorted(known)) or 'none'}"
+        )
+    return version
+
+
+def origin(project: Project, version: ModelVersion) -> dict[str, str]:
+    """From what a version was made: the tags ORIGIN of its run, where they are known, and those that it has itself."""
+    own = {tag: version.tags[tag] for tag in ORIGIN if tag in version.tags}
+    return {**(run_origin(project, version.run_id) if version.run_id else {}), **own}
 
 
 def set_alias(project: Project, alias: str, number: int) -> None:

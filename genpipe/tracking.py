@@ -36,6 +36,9 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 TRAINING, RESTORED = "genpipe.training", "genpipe.restored"
+# Of data: the digest over rows, and DVC's over files. Of code: the commit, and whether anything was not in it.
+ROWS, FILES, COMMIT, DIRTY = "genpipe.data", "genpipe.dvc.data", "mlflow.source.git.commit", "genpipe.dirty"
+ORIGIN = (TRAINING, ROWS, FILES, COMMIT, DIRTY)
 FLUSH_SECONDS, BATCH = 2.0, 900  # MLflow takes at most 1,000 metrics a call
 CODE = ("genpipe", "flows", "tasks", "params.yaml", "dvc.yaml")
 
@@ -162,6 +165,18 @@ def restored_run(project: Project, digest: str, config: Mapping[str, Any], curve
     return str(run.run_id)
 
 
+def run_origin(project: Project, run_id: str) -> dict[str, str]:
+    """Those tags ORIGIN that a run has; none where the run has been deleted for good."""
+    connect(project)
+    try:
+        tags = mlflow.get_run(run_id).data.tags
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
+    return {tag: tags[tag] for tag in ORIGIN if tag in tags}
+
+
 def run_link(project: Project, run_id: str) -> str:
     """The run's page on the tracking server, or where `genpipe ui` shows it."""
     experiment = mlflow.get_run(run_id).info.experiment_id
@@ -189,12 +204,13 @@ def data_input(project: Project) -> MetaDataset:
 
 
 def dvc_digests(project: Project) -> dict[str, str]:
-    """A tag for the raw data and for each output that training reads, with DVC's digest."""
-    (raw,) = yaml.safe_load((project.root / "data.dvc").read_text(encoding="utf-8"))["outs"]
+    """A tag for the raw data's rows, and with DVC's digest for the raw data and each output that training reads."""
+    named = yaml.safe_load((project.root / "data.dvc").read_text(encoding="utf-8"))
+    rows = {ROWS: named["meta"]["rows"]} if "meta" in named else {}
     lock = project.root / "dvc.lock"
     stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
     outs = stages.get("augment", {}).get("outs", [])
-    return {"genpipe.dvc.data": raw["md5"], **{f"genpipe.dvc.{out['path']}": out["md5"] for out in outs}}
+    return {**rows, FILES: named["outs"][0]["md5"], **{f"genpipe.dvc.{out['path']}": out["md5"] for out in outs}}
 
 
 def code_state(project: Project) -> dict[str, str]:
@@ -203,7 +219,7 @@ def code_state(project: Project) -> dict[str, str]:
     if not commit:
         return {}
     changed = git(project, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock")
-    return {"mlflow.source.git.commit": commit, "genpipe.dirty": json.dumps(bool(changed or untracked(project)))}
+    return {COMMIT: commit, DIRTY: json.dumps(bool(changed or untracked(project)))}
 
 
 def difference(project: Project) -> str:

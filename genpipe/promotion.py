@@ -1,0 +1,103 @@
+"""What `genpipe promote`, `rollback` and `history` do: check a version, move the champion, show how it has moved.
+
+A version is trusted only as the registry gives it out: its files must be those that were registered, and its own code
+must draw samples from them in a fresh process.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from genpipe import ledger, registry, versions
+from genpipe.data.arrays import DataSpec
+from genpipe.drawing import about, find, labels_of
+from genpipe.errors import RegistryError
+from genpipe.project import Project
+from genpipe.registry import ModelVersion
+from genpipe.stages.register import EVALUATION, digest_of
+from genpipe.tracking import COMMIT, DIRTY
+
+PROBED = 4  # samples that a version must give
+
+
+def promote(directory: Path, word: str, why: str, *, allow_dirty: bool) -> None:
+    """Check the version that `word` names and make it champion. Raises RegistryError when it can't be trusted."""
+    project = Project.find(directory)
+    ledger.reconcile(project)
+    version, champion = registry.resolve(project, word), ledger.champion(project)
+    ledger.refuse_again(version, champion)
+    refuse_unregistered(version)
+    if not allow_dirty:
+        refuse_uncommitted(project, version)
+    probe(project, version)
+    event = ledger.promote(project, version, why=why, compared_with=champion)
+    print(f"{version.name}: version {event.version} is champion{in_place_of(event)}")
+
+
+def rollback(directory: Path, why: str) -> None:
+    """Put back the champion that the present one replaced."""
+    project = Project.find(directory)
+    event = ledger.rollback(project, why=why)
+    print(f"{project.mlflow.registry.name}: version {event.version} is champion again{in_place_of(event)}")
+
+
+def in_place_of(event: ledger.Event) -> str:
+    return f", in place of version {event.replaced}" if event.replaced else ""
+
+
+def history(directory: Path) -> None:
+    """Print every move of the champion, oldest first."""
+    project = Project.find(directory)
+    past, name = ledger.reconcile(project), project.mlflow.registry.name
+    if not past:
+        print(f"{name}: no version has been champion yet")
+        return
+    table = Table("when (UTC)", "what", "version", "in place of", "by", "why", "verdict", title=f"Champions of {name}")
+    for event in past:
+        numbers = (str(number or "none") for number in (event.version, event.replaced))
+        table.add_row(f"{event.at:%Y-%m-%d %H:%M}", event.kind, *numbers, event.by, event.why, event.verdict)
+    Console().print(table, highlight=False)
+
+
+def refuse_unregistered(version: ModelVersion) -> None:
+    """Raises RegistryError for a version whose registration was cut short, or that somebody else registered."""
+    if registry.MODEL not in version.tags or EVALUATION not in version.tags:
+        raise RegistryError(
+            f"version {version.version} of {version.name} has no tags {registry.MODEL} and {EVALUATION}: its "
+            "registration did not come to its end; `genpipe stage register` completes it from the outputs"
+        )
+
+
+def refuse_uncommitted(project: Project, version: ModelVersion) -> None:
+    """Raises RegistryError for a model whose code or settings are in no commit."""
+    origin = registry.origin(project, version)
+    if COMMIT not in origin or origin.get(DIRTY) == "true":
+        state = "changes that were not committed" if COMMIT in origin else "no commit of git's"
+        raise RegistryError(
+            f"version {version.version} of {version.name} was made with {state}, so nobody can make it again; commit "
+            "and run the pipeline, or take it as it is with --allow-dirty"
+        )
+
+
+def probe(project: Project, version: ModelVersion) -> None:
+    """Draw samples from the version as the registry gives it out, in a fresh process.
+
+    Raises RegistryError when its files are not those that were registered or its samples not what they should be, and
+    StageError when its code fails.
+    """
+    folder = registry.download(project, f"models:/{version.name}/{version.version}")
+    digest = digest_of(find(folder, "model.safetensors"), find(folder, "config.json"))
+    if digest != version.tags[registry.MODEL]:
+        raise RegistryError(
+            f"the files of version {version.version} of {version.name} are not those that were registered: their "
+            f"digest is {digest[:12]}…, not {version.tags[registry.MODEL][:12]}…; nothing was moved"
+        )
+    data, asked = DataSpec.of(about(folder)["data"]), versions.signature(folder)
+    drawn = versions.sampled(folder, asked.rows(labels_of(data, PROBED, None)), {**asked.options, "seed": 0})
+    if drawn.shape != (PROBED, *data.shape) or not np.isfinite(drawn).all():
+        raise RegistryError(
+            f"version {version.version} of {version.name} gives samples of shape {drawn.shape}, not "
+            f"{(PROBED, *data.shape)} as its config.json says, or such that are no numbers; nothing was moved"
+        )

@@ -1,0 +1,127 @@
+"""promote, rollback and history as commands: only a version that is whole, sampled and committed becomes champion."""
+
+import json
+import re
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from genpipe import cli, ledger, registry
+from genpipe.project import Project
+from genpipe.stages.register import EVALUATION, digest_of
+from genpipe.tracking import COMMIT, DIRTY, connect
+from tests import projects
+
+NAME = "genpipe"  # the default of mlflow.yml
+# The code of a version as simple as can be: grey images, or what its weights make of them.
+SERVED = """
+import json, sys
+import numpy as np
+from pathlib import Path
+request = json.loads(Path(sys.argv[1]).read_text())
+weights = (Path(request["model"]) / "artifacts" / "model" / "model.safetensors").read_text()
+if weights == "broken":
+    raise RuntimeError("these weights are broken")
+shape = json.loads(weights)
+np.save(request["out"], np.full((len(request["rows"]["label"]), *shape), 7, np.uint8))
+"""
+SIGNATURE = {
+    "inputs": '[{"name": "label", "type": "long"}]',
+    "params": '[{"name": "seed", "default": 0, "type": "long"}]',
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "160")
+    project = projects.make(tmp_path)
+    connect(project)
+    mlflow.MlflowClient().create_registered_model(NAME)
+    return project
+
+
+def register(project: Project, weights: str = "[1, 2, 2]", dirty: str = "false", **changes: str | None) -> int:
+    """A version of these weights, whole, sampled by code of its own; a tag of `changes` that is None is left out."""
+    folder = project.root / f"version-{len(registry.versions(project))}"
+    model = folder / "artifacts" / "model"
+    model.mkdir(parents=True)
+    (folder / "MLmodel").write_text(json.dumps({"signature": SIGNATURE}))
+    (folder / "served_model.py").write_text(SERVED)
+    (model / "model.safetensors").write_text(weights)
+    (model / "config.json").write_text('{"data": {"modality": "image", "shape": [1, 2, 2], "classes": ["a", "b"]}}')
+    digest = digest_of(model / "model.safetensors", model / "config.json")
+    tags = {registry.MODEL: digest, EVALUATION: "e1", COMMIT: "c0ffee", DIRTY: dirty} | changes
+    given = {key: value for key, value in tags.items() if value is not None}
+    return int(mlflow.MlflowClient().create_model_version(NAME, str(folder), tags=given).version)
+
+
+def genpipe(project: Project, *words: str, code: int = 0) -> None:
+    assert cli.main([*words, "-C", str(project.root)]) == code
+
+
+def test_versions_are_promoted_rolled_back_and_listed(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(3):
+        register(project)
+    genpipe(project, "history")
+    genpipe(project, "promote", "1", "--why", "the first that is sharp")
+    genpipe(project, "promote", "challenger")
+    genpipe(project, "promote", f"models:/{NAME}/2")
+    genpipe(project, "rollback", "--why", "colours are off")
+    assert capsys.readouterr().out.splitlines() == [
+        "genpipe: no version has been champion yet",
+        "genpipe: version 1 is champion",
+        "genpipe: version 3 is champion, in place of version 1",
+        "genpipe: version 2 is champion, in place of version 3",
+        "genpipe: version 3 is champion again, in place of version 2",
+    ]
+    genpipe(project, "history")
+    rows = [re.split(r"\s*[│┃]\s*", line)[1:-1] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [row[1:4] for row in rows] == [
+        ["promoted", "1", "none"], ["promoted", "3", "1"], ["promoted", "2", "3"], ["rolled back", "3", "2"]
+    ]  # fmt: skip
+    assert (rows[0][5], rows[3][5]) == ("the first that is sharp", "colours are off")
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ({"dirty": "true"}, "made with changes that were not committed"),
+        ({COMMIT: None, DIRTY: None}, "made with no commit of git's"),
+        ({EVALUATION: None}, "its registration did not come to its end"),
+        ({registry.MODEL: "0" * 64}, "are not those that were registered"),
+        ({"weights": "broken"}, "these weights are broken"),
+        ({"weights": "[3, 2, 2]"}, "gives samples of shape (4, 3, 2, 2), not (4, 1, 2, 2)"),
+    ],
+)
+def test_a_version_that_can_not_be_trusted_is_refused(
+    project: Project, capsys: pytest.CaptureFixture[str], made: dict[str, str], told: str
+) -> None:
+    number = register(project, **made)
+    genpipe(project, "promote", str(number), code=1)
+    assert told in capsys.readouterr().err
+    assert registry.aliases(project) == {}
+    assert ledger.events(project) == []
+
+
+def test_a_model_from_uncommitted_code_becomes_champion_when_asked_for(project: Project) -> None:
+    register(project, dirty="true")
+    genpipe(project, "promote", "1", "--allow-dirty")
+    assert registry.aliases(project) == {ledger.CHAMPION: 1}
+
+
+def test_a_version_that_is_not_there_and_the_champion_itself_are_told(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    genpipe(project, "promote", "champion", code=1)
+    assert "'champion' is no version of genpipe; versions: none; aliases: none" in capsys.readouterr().err
+    register(project)
+    genpipe(project, "promote", "1")
+    genpipe(project, "promote", "7", code=1)
+    assert "'7' is no version of genpipe; versions: 1; aliases: champion" in capsys.readouterr().err
+    genpipe(project, "promote", "champion", code=1)
+    assert "version 1 of genpipe is champion already" in capsys.readouterr().err
+    genpipe(project, "rollback", code=1)
+    assert "no version of genpipe to go back to" in capsys.readouterr().err

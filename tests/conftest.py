@@ -19,6 +19,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)  # the tensors here are too small to share between cores
 
 
+@pytest.fixture(autouse=True)
+def own_stores() -> None:
+    """Each test's project has stores of its own: MLflow writes those that it used last into the environment."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        os.environ.pop(name, None)
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the augment stage writes, made of scikit-learn's 1,797 digits: 1,257 / 180 / 360 examples."""

@@ -83,7 +83,7 @@ def test_a_promotion_moves_the_champion_and_says_who_when_and_why(
     champion = ledger.champion(project)
     assert champion
     assert champion.version == 3
-    assert champion.tags[ledger.PROMOTED].endswith("UTC by Ada: sharper")
+    assert champion.tags[ledger.PROMOTED].endswith("UTC by Ada. sharper")
 
 
 def test_before_anything_is_registered_there_is_no_champion_and_no_event(tmp_path: Path, store: Path) -> None:

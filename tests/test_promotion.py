@@ -34,8 +34,6 @@ SIGNATURE = {
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "160")
     project = projects.make(tmp_path)
     connect(project)

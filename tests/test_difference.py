@@ -14,6 +14,7 @@ from genpipe.data import dataset
 from genpipe.data.dataset import Row
 from genpipe.data.difference import Rows, compare
 from genpipe.data.keys import KEY, packed
+from genpipe.data.rows import encoded, identify
 from genpipe.modalities import image
 from genpipe.project import Project
 from genpipe.sources import digits
@@ -74,7 +75,7 @@ def square(value: int, label: int) -> Row:
 
 
 def name_of(row: Row) -> str:
-    return dataset.identify(dataset.encoded(row, image), image)
+    return identify(encoded(row, image), image)
 
 
 def store(project: Project, about: dataset.Dataset, *given: Row) -> None:

@@ -7,6 +7,8 @@ The stages, the training loop, tracking and the flows ask the modality and never
 - EXTENSION: str, what a written sample's file is called
 - Preparing, Augmentation: settings classes, for `augment.prepare` and `augment.augmentation`
 - encode(example) -> columns of a shard; decode(columns) -> the example as an array, ValueError when it is broken
+- decoded(example) -> what decode(encode(example)) is, found sooner, or None; this and encode only where sources may
+  give arrays
 - describe(columns) -> measurements for the validation table; must not raise (a broken example has `error`)
 - RULES: what a row must fulfil, as `genpipe.data.rules.Rule`s
 - prepare(example, preparing) -> array of the stored shape; how it resizes, RESIZE says for the metric cards

@@ -64,6 +64,13 @@ def encode(example: np.ndarray) -> dict[str, Any]:
     return {"image": {"bytes": buffer.getvalue(), "path": None}}
 
 
+def decoded(example: np.ndarray) -> np.ndarray | None:
+    """What `decode` gives of what `encode` makes of it, without either, since PNG loses nothing; None if not uint8."""
+    if example.dtype != np.uint8:
+        return None
+    return example[..., None] if example.ndim == 2 else example
+
+
 def decode(columns: Mapping[str, Any]) -> np.ndarray:
     """The pixels as (H, W, C) uint8. Raises ValueError when the bytes are no whole image."""
     return pixels(read(columns))

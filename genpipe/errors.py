@@ -28,6 +28,10 @@ class ComparisonError(GenpipeError):
         super().__init__("\n".join(["the figures are of unlike protocols and are not compared:", *differences]))
 
 
+class OutOfReachError(DataError):
+    """A source that can't be read from here: its files are elsewhere, or the network is."""
+
+
 class CheckpointError(GenpipeError):
     """A checkpoint that is corrupt or belongs to another training."""
 

@@ -5,7 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 LINE_SECONDS = 5.0
 Show = Callable[[int], None]
@@ -52,3 +60,26 @@ def lines(name: str, total: int, start: int, examples_per_step: int) -> Show:
         print(f"{name}: {done:,} of {total:,} steps, {speed}, {left:,.0f} s left", file=sys.stderr, flush=True)
 
     return show
+
+
+@contextmanager
+def fetched(name: str, total: int | None, start: int) -> Iterator[Show]:
+    """A function to call with the number of bytes fetched; `total` is None where a server does not say it."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        columns = TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task(name, total=total, completed=start)
+            yield lambda done: progress.update(task, completed=done)
+    else:
+        last = time.monotonic()
+
+        def show(done: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= LINE_SECONDS:
+                last = time.monotonic()
+                whole = f" of {total / 1e6:,.1f}" if total else ""
+                print(f"{name}: {done / 1e6:,.1f}{whole} MB", file=sys.stderr, flush=True)
+
+        yield show

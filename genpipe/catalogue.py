@@ -3,14 +3,17 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from genpipe import PACKAGE, generators, plugins
-from genpipe.config import explain
+from genpipe import PACKAGE, generators, plugins, sources
+from genpipe.config import Row, explain
 from genpipe.project import Mlflow
 from genpipe.stages import STAGES
 
 FILE = "mlflow.yml"
+
+KINDS = {"ingest.source.kind": sources.__name__, "train.generator.kind": generators.__name__}
 
 
 def show_recipes() -> None:
@@ -39,16 +42,26 @@ def show_generators() -> None:
 
 
 def show_config() -> None:
-    """Every key of params.yaml, a generator's own below `train.generator`, for each kind; then those of mlflow.yml."""
+    """Every key of params.yaml, then those of mlflow.yml.
+
+    Those of a source stand below `ingest.source` and those of a generator below `train.generator`, for each kind.
+    """
     table = Table("key", "type", "default", "meaning")
     for name, stage in STAGES.items():
         for row in explain(stage.module.Config, name):
-            table.add_row(*row)
-            if row.key == "train.generator.kind":
-                for kind in plugins.names(generators.__name__):
-                    for own in explain(generators.load(kind).Config, "train.generator"):
-                        table.add_row(own.key, own.type, own.default, f"[{kind}] {own.meaning}".replace("[", r"\["))
+            table.add_row(*map(escape, row))
+            for own, kinds in own_keys(row.key).items():
+                table.add_row(*map(escape, (own.key, own.type, own.default, f"[{', '.join(kinds)}] {own.meaning}")))
         table.add_section()
     for row in explain(Mlflow, FILE):
         table.add_row(f"{FILE}: {row.key.removeprefix(f'{FILE}.')}", row.type, row.default, row.meaning)
     Console().print(table)
+
+
+def own_keys(key: str) -> dict[Row, list[str]]:
+    """Where `key` chooses among kinds: each key of their own, with the kinds that have it."""
+    found: dict[Row, list[str]] = {}
+    for kind in plugins.names(KINDS[key]) if key in KINDS else ():
+        for row in explain(plugins.load(KINDS[key], kind).Config, key.removesuffix(".kind")):
+            found.setdefault(row, []).append(kind)
+    return found

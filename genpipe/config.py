@@ -83,7 +83,7 @@ def faults_of(cls: type[T], given: object, place: str) -> tuple[T | None, list[s
     try:
         whole = TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        faults += dict.fromkeys(sentence(cls, place, detail) for detail in error.errors())
+        faults += dict.fromkeys(sentence(cls, place, detail) for detail in causes(error.errors()))
     except ConfigError as error:
         faults += error.faults
     return (None, faults) if faults else (whole, [])
@@ -96,9 +96,20 @@ def choose(package: str, given: object, place: str) -> tuple[Choice | None, list
     try:
         module = plugins.load(package, str(kind))
     except plugins.UnknownPluginError as error:
-        return None, [f"params.yaml: {place}.kind is {kind!r}; known {error.noun}: {', '.join(error.known)}"]
+        named, known = ("missing" if kind is None else repr(kind)), ", ".join(error.known)
+        return None, [f"params.yaml: {place}.kind is {named}; known {error.noun}: {known}{error.hint}"]
     config, faults = faults_of(module.Config, chosen, place)
     return Choice(package, str(kind), config), faults
+
+
+def causes(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Without lists that are too short only since a value in them, told by itself, is wrong."""
+    paths = [detail["loc"] for detail in details]
+    return [
+        detail
+        for detail, path in zip(details, paths, strict=True)
+        if detail["type"] != "too_short" or not any(other[: len(path)] == path != other for other in paths)
+    ]
 
 
 def sentence(cls: type, place: str, detail: ErrorDetails) -> str:
@@ -110,6 +121,10 @@ def sentence(cls: type, place: str, detail: ErrorDetails) -> str:
     match kind:
         case "too_short" | "too_long" | "tuple_type" if count := length_at(cls, path):
             rule = f"it must be a list of {count} values"
+        case "too_short":
+            rule = f"it must be a list of {limits['min_length']} or more"
+        case "tuple_type":
+            rule = "it must be a list"
         case "unexpected_keyword_argument":
             known = ", ".join(field.name for field in dataclasses.fields(class_at(cls, path[:-1])))
             return f"params.yaml: {where} is not a key; known keys: {known}"
@@ -143,10 +158,10 @@ def class_at(cls: type, path: Sequence[int | str]) -> type:
 
 
 def length_at(cls: type, path: Sequence[int | str]) -> int:
-    """How many values the tuple at `path` within `cls` holds; 0 where no tuple stands."""
+    """How many values the tuple at `path` within `cls` holds; 0 where no tuple stands, or one of any length."""
     owner = class_at(cls, path[:-1])
     hint = get_type_hints(owner).get(str(path[-1])) if path else None
-    return len(get_args(hint)) if get_origin(hint) is tuple else 0
+    return len(get_args(hint)) if get_origin(hint) is tuple and Ellipsis not in get_args(hint) else 0
 
 
 def plugin_fields(cls: type) -> dict[str, str]:
@@ -194,13 +209,24 @@ def explain(cls: type, place: str) -> Iterator[Row]:
         info = field.default if isinstance(field.default, FieldInfo) else FieldInfo(default=field.default)
         if field.name in chosen:
             known = " | ".join(plugins.names(chosen[field.name]))
-            yield Row(f"{key}.kind", known, str(default_of(cls, field.name)), info.description or "")
+            yield Row(f"{key}.kind", known, shown_default(info), info.description or "")
         elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
             yield from explain(hint, key)
+        elif inner := settings_listed(hint):
+            yield Row(key, "list", shown_default(info), info.description or "")
+            yield from explain(inner, f"{key}.N")
         else:
-            default = info.get_default(call_default_factory=True)
-            shown = "required" if info.is_required() else str(plain(default))
-            yield Row(key, type_name(hint), shown, info.description or "")
+            yield Row(key, type_name(hint), shown_default(info), info.description or "")
+
+
+def shown_default(info: FieldInfo) -> str:
+    return "required" if info.is_required() else str(plain(info.get_default(call_default_factory=True)))
+
+
+def settings_listed(hint: Any) -> type | None:
+    """The class of the settings of which `hint` is a list, if it is one."""
+    first = next(iter(get_args(hint)), None)
+    return first if get_origin(hint) is tuple and isinstance(first, type) and dataclasses.is_dataclass(first) else None
 
 
 def type_name(hint: Any) -> str:

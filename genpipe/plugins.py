@@ -6,11 +6,12 @@ from types import ModuleType
 
 
 class UnknownPluginError(LookupError):
-    """No module of that name; `known` holds the names there are."""
+    """No module of that name; `known` holds the names there are, `hint` what the package says beside."""
 
     def __init__(self, package: str, name: str) -> None:
         self.known = names(package)
         self.noun = package.rpartition(".")[2]
+        self.hint = getattr(importlib.import_module(package), "HINT", "")
         super().__init__(f"'{name}'; known {self.noun}: {', '.join(self.known)}")
 
 

@@ -14,7 +14,9 @@ from genpipe import dag
 from genpipe.errors import DataError
 from genpipe.project import Project
 from genpipe.sources import digits
+from genpipe.stages import ingest
 from tests import projects
+from tests.pictures import put
 
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@example.invalid")
 
@@ -78,3 +80,26 @@ def test_a_source_that_lost_rows_does_not_overwrite_what_data_dvc_names(
     monkeypatch.setattr(digits, "rows", every)
     projects.run(project, "ingest")
     assert data_dvc(project) == named
+
+
+def test_a_source_out_of_reach_leaves_the_data_that_data_dvc_names(tmp_path: Path) -> None:
+    photos = put(tmp_path / "photos", "rose/1.png", "aster/2.png")
+    source = {"kind": "folder", "name": "flowers", "path": "photos"}
+    project = projects.make(tmp_path, ingest={"source": source})
+    subprocess.run([*GIT, "init", "-q"], cwd=tmp_path, check=True)
+    dag.dvc(project, "init", "--quiet")
+    projects.run(project, "ingest")
+    named = data_dvc(project)
+    photos.rename(tmp_path / "elsewhere")
+    shutil.rmtree(project.state)  # as in a clone, which has the data by `dvc pull` and not the photos
+    shutil.rmtree(project.data)
+    assert projects.run(project, "ingest")["ingest"] == {"examples": 2, "added": 0}
+    assert data_dvc(project) == named
+    assert not ingest.pending(project)
+    (tmp_path / "elsewhere").rename(photos)
+    assert ingest.pending(project)
+    photos.rename(tmp_path / "elsewhere")
+    shutil.rmtree(project.data)
+    shutil.rmtree(project.root / ".dvc" / "cache")
+    with pytest.raises(DataError, match="photos is absent"):
+        projects.run(project, "ingest")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from genpipe import dag
 from genpipe.config import Choice, Field, Plugin, plain, settings
 from genpipe.data import dataset
-from genpipe.errors import DataError
+from genpipe.errors import DataError, OutOfReachError
 from genpipe.files import write_json
 from genpipe.project import Project
 
@@ -25,13 +25,20 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     """Write data/<name>/*.parquet, dataset.yaml and data.dvc; what is there already stays untouched.
 
     In a clone, what data.dvc names is brought back first. Where DVC can't, the source must give the same rows: raises
-    DataError when it gives others, for those that data.dvc names would be lost.
+    DataError when it gives others, for those that data.dvc names would be lost. A source out of reach is an error only
+    where data.dvc names no data, or they are not here.
     """
     source: Choice = cfg.source
     named = dag.versioned_rows(project)
     lost = named is not None and not any(project.data.glob("*/dataset.yaml")) and not dag.restore_data(project)
-    about = source.module.describe(source.config, project.root)
-    stored, added = dataset.add(project.data, about, source.module.rows(source.config, project.root))
+    try:
+        about = source.module.describe(source.config, project.root)
+        stored, added = dataset.add(project.data, about, source.module.rows(source.config, project.root))
+    except OutOfReachError as error:
+        if named is None or lost:
+            raise
+        print(f"{error}\nThe data that data.dvc names are here and stay as they are.")
+        stored, added = dataset.Stored.find(project.data), 0
     if lost and stored.digest != named:
         shutil.rmtree(project.data)
         raise DataError(
@@ -54,7 +61,10 @@ def pending(project: Project) -> bool:
 
 def seen(cfg: Config, project: Project) -> dict[str, Any]:
     """The source as it is now."""
-    fingerprint = cfg.source.module.fingerprint(cfg.source.config, project.root)
+    try:
+        fingerprint = cfg.source.module.fingerprint(cfg.source.config, project.root)
+    except OutOfReachError:
+        fingerprint = "out of reach"
     return {"source": plain(cfg.source), "fingerprint": fingerprint}
 
 

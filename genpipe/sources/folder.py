@@ -1,0 +1,129 @@
+"""A folder of images: classes as sub-folders, no classes, or a manifest with labels, captions and splits.
+
+As Hugging Face's `imagefolder` has it: `metadata.csv`, `metadata.jsonl` or `manifest.csv` with `file_name` and perhaps
+`label`, `text`, `split`; folders train/, validation/ (val/, valid/) and test/ above the classes keep the publisher's
+split. Every file that is neither hidden nor a manifest is an example; what can't be used is named by validation.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from genpipe.config import Field, settings
+from genpipe.data.dataset import Dataset
+from genpipe.errors import DataError
+from genpipe.sources import _manifest, _own
+
+MANIFESTS = ("metadata.csv", "metadata.jsonl", "manifest.csv")
+
+
+@settings
+class Config(_own.Own):
+    path: str = Field(min_length=1, description="the folder, seen from the project's root")
+    class_folders: bool = Field(default=True, description="sub-folders are classes, unless a manifest says the labels")
+    columns: _manifest.Columns = _manifest.Columns()
+
+
+class Found(NamedTuple):
+    """An example before its file is read."""
+
+    name: str  # seen from the folder
+    label: str | None
+    text: str | None
+    split: str | None
+
+
+def modality(config: Config) -> str:
+    return "image"
+
+
+def describe(config: Config, root: Path) -> Dataset:
+    """Raises DataError for a folder without files, and for a link, pipe or device in it."""
+    folder, labels, columns, count = _own.existing(root, config.path), set[str](), set[str](), 0
+    for one in found(folder, config):
+        count += 1
+        labels |= {one.label} if one.label else set()
+        columns |= {name for name in ("split", "text") if getattr(one, name)}
+    if not count:
+        raise DataError(f"{folder} holds no file; ingest.source.path names the folder of images (params.yaml)")
+    return _own.about(config, config.path, _own.class_names(labels, config.classes), sorted(columns))
+
+
+def fingerprint(config: Config, root: Path) -> str:
+    """A digest over path, size and time of change of every file."""
+    folder, total = _own.existing(root, config.path), hashlib.sha256()
+    for file in files_in(folder):
+        total.update(f"{_own.stamp(file)}\n".encode())
+    return total.hexdigest()
+
+
+def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
+    """Files in the order of their names, those of a manifest in its order; each is read when it is asked for."""
+    like = describe(config, root)
+    folder, places = _own.existing(root, config.path), {name: number for number, name in enumerate(like.classes)}
+    for one in found(folder, config):
+        content = {"bytes": _own.read_bytes(folder / one.name, config.max_file_bytes), "path": one.name}
+        yield _own.example(content, _own.label_of(one.label, places), one.split, one.text, like)
+
+
+def found(folder: Path, config: Config) -> Iterator[Found]:
+    """Every example: first those of manifests, then the files that none of them names."""
+    splits = split_folders(folder)
+    tables = [home / name for home in (folder, *(folder / name for name in splits)) for name in MANIFESTS]
+    tables = [table for table in tables if table.is_file()]
+    named = set[str]()
+    for table in tables:
+        for entry in _manifest.entries(table, config.columns):
+            file = (table.parent / entry.file).absolute()
+            _own.inside(folder, str(file), str(table))
+            name = PurePosixPath(os.path.relpath(file, folder)).as_posix()
+            named.add(name)
+            yield Found(name, entry.label, entry.text, entry.split or splits.get(name.partition("/")[0]))
+    labelled = any(config.columns.label in _manifest.header(table) for table in tables)
+    for file in files_in(folder):
+        name = file.relative_to(folder).as_posix()
+        if file not in tables and name not in named:
+            first, *others = PurePosixPath(name).parts
+            split = splits.get(first) if others else None
+            above = others[:-1] if split else [first, *others][:-1]
+            label = above[0] if above and config.class_folders and not labelled else None
+            yield Found(name, label, None, split)
+
+
+def split_folders(folder: Path) -> dict[str, str]:
+    """Name → split of the top folders, where all of them are named as splits; else nothing."""
+    names = [entry.name for entry in visible(folder) if entry.is_dir()]
+    if not names or any(name.lower() not in _own.SPLIT_NAMES for name in names):
+        return {}
+    return {name: _own.SPLIT_NAMES[name.lower()] for name in names}
+
+
+def files_in(folder: Path, top: Path | None = None) -> Iterator[Path]:
+    """Every visible file, sorted by name, one folder after another so that few names are held at a time.
+
+    Raises DataError for a link out of the top folder or to a folder, and for what is neither file nor folder.
+    """
+    top = top or folder
+    for entry in visible(folder):
+        file = Path(entry.path)
+        if entry.is_symlink():
+            _own.inside(top, entry.path, f"the link {file.relative_to(top)}")
+            if not file.is_file():
+                raise DataError(f"{file} is a link to no file; put the files themselves into {top}")
+            yield file
+        elif entry.is_dir():
+            yield from files_in(file, top)
+        elif entry.is_file():
+            yield file
+        else:
+            raise DataError(f"{file} is neither file nor folder, but a pipe, socket or device; remove it from {top}")
+
+
+def visible(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder} can't be listed ({error.strerror}); ingest.source.path names a folder") from error

@@ -1,0 +1,60 @@
+"""Pictures in files, and a source by its settings: what tests of sources share."""
+
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from genpipe.config import Choice, parse
+from genpipe.data import dataset
+from genpipe.stages import ingest
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 6, 5), np.uint8)
+COLOURED = np.random.default_rng(1).integers(0, 256, (4, 6, 5, 3), np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def put(folder: Path, *names: str) -> Path:
+    """Pictures of these names, the first of PIXELS and so on."""
+    for name, pixels in zip(names, PIXELS, strict=False):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(pixels))
+    return folder
+
+
+def chosen(kind: str, **given: Any) -> Choice:
+    if kind not in ("url", "archive", "catalogue"):
+        given = {"name": "own", **given}
+    found: Choice = parse(ingest.Config, {"source": {"kind": kind, **given}}, "ingest").source
+    return found
+
+
+def described(source: Choice, root: Path) -> dataset.Dataset:
+    found: dataset.Dataset = source.module.describe(source.config, root)
+    return found
+
+
+def rows(source: Choice, root: Path) -> list[dict[str, Any]]:
+    return list(source.module.rows(source.config, root))
+
+
+def names(source: Choice, root: Path) -> list[tuple[str, Any]]:
+    return [(row["image"]["path"], row.get("label")) for row in rows(source, root)]
+
+
+def pixels_of(row: dict[str, Any]) -> np.ndarray:
+    content = row["image"]
+    return content if isinstance(content, np.ndarray) else np.asarray(Image.open(io.BytesIO(content["bytes"])))
+
+
+def idx(array: np.ndarray) -> bytes:
+    head = struct.pack(f">HBB{array.ndim}I", 0, {"uint8": 8, "int32": 12}[array.dtype.name], array.ndim, *array.shape)
+    return head + array.astype(array.dtype.newbyteorder(">")).tobytes()

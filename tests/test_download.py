@@ -122,6 +122,15 @@ def test_places_are_asked_in_turn_and_all_failures_told(tmp_path: Path) -> None:
     assert f"set {MIRROR}=<folder>" in advice
 
 
+def test_what_may_be_secret_in_a_url_is_not_told(tmp_path: Path) -> None:
+    with serving({}) as (url, _):
+        place = url.replace("http://", "http://me:password@") + "/data.bin?signature=secret"
+        with pytest.raises(DataError, match=r"/data\.bin: answered 404") as caught:
+            fetch(remote(place), "set", tmp_path, HOW)
+    assert "password" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -90,6 +90,13 @@ def test_a_manifest_in_each_split(tmp_path: Path) -> None:
     assert found == {"train/1.png": (1, "train", "one"), "test/2.png": (0, "test", "two")}
 
 
+def test_captions_beside_class_folders(tmp_path: Path) -> None:
+    put(tmp_path, "rose/1.png", "aster/2.png")
+    (tmp_path / "manifest.csv").write_text("file_name,text\nrose/1.png,one\n")
+    found = [(row["image"]["path"], row["label"], row["text"]) for row in rows(chosen("folder", path="."), tmp_path)]
+    assert found == [("rose/1.png", 1, "one"), ("aster/2.png", 0, None)]
+
+
 def test_every_file_is_an_example_and_only_hidden_ones_are_not(tmp_path: Path) -> None:
     put(tmp_path, "good.png")
     (tmp_path / "empty.png").touch()

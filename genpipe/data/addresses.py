@@ -42,7 +42,7 @@ def checked(url: str, turn: int, *, private: bool) -> Target:
     addresses = literal(host) if proxy else looked_up(host, port)
     if not private and (inner := [address for address in addresses if not public(address)]):
         raise DataError(
-            f"{url} leads to {', '.join(inner)}, which is no public address; if that is meant, set "
+            f"{host} leads to {', '.join(inner)}, which is no public address; if that is meant, set "
             "ingest.source.download.allow_private to true (params.yaml)"
         )
     if proxy:

@@ -43,6 +43,7 @@ class Budget:
 
     archive: Path
     limits: Limits
+    size: int
     entries: int = 0
     bytes: int = 0
 
@@ -58,7 +59,7 @@ class Budget:
                 f"{self.archive}, entry '{name}': more than {self.limits.max_bytes} bytes unpacked; raise "
                 "ingest.source.unpack.max_bytes (params.yaml) if that is right"
             )
-        if self.bytes > self.limits.max_ratio * max(self.archive.stat().st_size, CHUNK_BYTES):
+        if self.bytes > self.limits.max_ratio * max(self.size, CHUNK_BYTES):
             raise DataError(
                 f"{self.archive}, entry '{name}': unpacks to more than {self.limits.max_ratio:g} times its size, as "
                 "decompression bombs do; raise ingest.source.unpack.max_ratio (params.yaml) if that is right"
@@ -94,7 +95,7 @@ def lay_out(files: Iterable[Path], folder: Path, limits: Limits) -> Path:
 
 
 def unpack(archive: Path, folder: Path, limits: Limits) -> None:
-    budget = Budget(archive, limits)
+    budget = Budget(archive, limits, archive.stat().st_size)
     entries = zip_entries(archive) if archive.suffix.lower() == ".zip" else tar_entries(archive)
     for name, content in entries:
         budget.entry()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import httpx
 
@@ -77,7 +77,7 @@ def fetch(remote: Remote, owner: str, folder: Path, how: Downloading) -> Path:
                 with room_for(file):
                     return take(place, attempt, remote, file, how)
             except FetchError as error:
-                reasons.append(f"  {place}: {error}")
+                reasons.append(f"  {bare(place)}: {error}")
                 if not error.again:
                     break
                 if attempt + 1 < how.attempts:
@@ -94,6 +94,12 @@ def places(remote: Remote, owner: str) -> Iterator[str]:
     if mirror := os.environ.get(MIRROR):
         yield f"{mirror.rstrip('/')}/{owner}/{remote.name}"
     yield from remote.urls
+
+
+def bare(place: str) -> str:
+    """A place without what may be secret in a URL: the password before the host, the words after the path."""
+    parts = urlsplit(place)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def take(place: str, attempt: int, remote: Remote, file: Path, how: Downloading) -> Path:

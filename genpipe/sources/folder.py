@@ -7,7 +7,7 @@ split. Every file that is neither hidden nor a manifest is an example; what can'
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -73,6 +73,7 @@ def found(folder: Path, config: Config) -> Iterator[Found]:
     splits = split_folders(folder)
     tables = [home / name for home in (folder, *(folder / name for name in splits)) for name in MANIFESTS]
     tables = [table for table in tables if table.is_file()]
+    labelled = any(config.columns.label in _manifest.header(table) for table in tables)
     named = set[str]()
     for table in tables:
         for entry in _manifest.entries(table, config.columns):
@@ -80,16 +81,22 @@ def found(folder: Path, config: Config) -> Iterator[Found]:
             _own.inside(folder, str(file), str(table))
             name = PurePosixPath(os.path.relpath(file, folder)).as_posix()
             named.add(name)
-            yield Found(name, entry.label, entry.text, entry.split or splits.get(name.partition("/")[0]))
-    labelled = any(config.columns.label in _manifest.header(table) for table in tables)
+            split, label = placed(name, splits)
+            label = label if config.class_folders and not labelled else entry.label
+            yield Found(name, label, entry.text, entry.split or split)
     for file in files_in(folder):
         name = file.relative_to(folder).as_posix()
         if file not in tables and name not in named:
-            first, *others = PurePosixPath(name).parts
-            split = splits.get(first) if others else None
-            above = others[:-1] if split else [first, *others][:-1]
-            label = above[0] if above and config.class_folders and not labelled else None
-            yield Found(name, label, None, split)
+            split, label = placed(name, splits)
+            yield Found(name, label if config.class_folders and not labelled else None, None, split)
+
+
+def placed(name: str, splits: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """The split and the class that the folders above a file name, if they do."""
+    above = PurePosixPath(name).parts[:-1]
+    split = splits.get(above[0]) if above else None
+    classes = above[1:] if split else above
+    return split, classes[0] if classes else None
 
 
 def split_folders(folder: Path) -> dict[str, str]:

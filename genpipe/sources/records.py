@@ -35,10 +35,15 @@ def describe(config: Config, root: Path) -> Dataset:
         file, length = _own.existing(root, part.path), record_bytes(config)
         if file.stat().st_size % length or not file.stat().st_size:
             raise DataError(f"{file} of {file.stat().st_size} bytes is not made of records of {length} bytes each")
-    highest = max((label for _, label, _ in records(config, root)), default=-1) if config.label_bytes else -1
     columns = ["split"] if any(part.split for part in config.files) else []
     source = ", ".join(part.path for part in config.files)
-    return _own.about(config, source, _own.numbers(highest + 1, config.classes) if highest >= 0 else (), columns)
+    return _own.about(config, source, classes(config, root), columns)
+
+
+def classes(config: Config, root: Path) -> tuple[str, ...]:
+    if not config.label_bytes or config.classes:
+        return config.classes if config.label_bytes else ()
+    return _own.numbers(1 + max(label for _, label, _ in records(config, root)), ())
 
 
 def fingerprint(config: Config, root: Path) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from genpipe.config import Field, Plugin, settings
 from genpipe.data import archives
 from genpipe.data.dataset import Dataset
-from genpipe.data.download import Downloading, Remote, fetch
+from genpipe.data.download import Downloading, Remote, bare, fetch
 from genpipe.errors import ConfigError
 from genpipe.project import Project
 from genpipe.sources import _own
@@ -52,7 +52,7 @@ def modality(config: Config) -> str:
 def describe(config: Config, root: Path) -> Dataset:
     """Fetches the files. Raises DataError when none of the places gives one that its checksum fits."""
     found: Dataset = config.read.module.describe(config.read.config, fetched(config, root))
-    return replace(found, source=", ".join(file.url for file in config.files))
+    return replace(found, source=", ".join(bare(file.url) for file in config.files))
 
 
 def fingerprint(config: Config, root: Path) -> str:

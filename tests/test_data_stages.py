@@ -106,10 +106,18 @@ def test_rows_are_split_by_content_and_keep_their_split_when_data_grow(tmp_path:
 
 
 def test_split_shares_by_hand() -> None:
-    assert split_of("0" * 32, validation=0.1, test=0.2) == "test"
-    assert split_of("33" + "0" * 30, validation=0.1, test=0.2) == "test"  # 51 / 256 = 0.199
-    assert split_of("34" + "0" * 30, validation=0.1, test=0.2) == "validation"  # 52 / 256 = 0.203
-    assert split_of("4d" + "0" * 30, validation=0.1, test=0.2) == "train"  # 77 / 256 = 0.301
+    def split(start: str, given: str | None = None, *published: str) -> str:
+        return split_of(start.ljust(32, "0"), given, 0.1, 0.2, published)
+
+    assert split("00") == "test"
+    assert split("33") == "test"  # 51 / 256 = 0.199
+    assert split("34") == "validation"  # 52 / 256 = 0.203
+    assert split("4d") == "train"  # 77 / 256 = 0.301
+    assert [split("00", given, "train", "test") for given in ("train", "test", None)] == ["train", "test", "test"]
+    assert split("34", "train", "train", "test") == "validation"  # of which the publisher has none
+    assert split("34", "train", "train", "validation", "test") == "train"
+    assert split("00", "train", "train") == "test"
+    assert split("ff", "validation", "train") == "validation"
 
 
 def test_arrays_hold_the_accepted_pixels_and_labels(mixed: Project) -> None:

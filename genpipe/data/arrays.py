@@ -7,9 +7,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from genpipe.errors import DataError
 
@@ -62,6 +64,37 @@ class Arrays(Mapping[str, np.ndarray]):
     @property
     def rows(self) -> int:
         return len(next(iter(self._columns.values())))
+
+
+class Column:
+    """A .npy file of so many rows, written piece by piece; type and shape of a row are those of the first piece.
+
+    Not by a memory-map: there a full disk would end the process.
+    """
+
+    def __init__(self, file: Path, rows: int) -> None:
+        self.file, self.rows, self.written = file, rows, 0
+        self.shape: tuple[int, ...] = ()
+
+    def __enter__(self) -> "Column":
+        self.handle = self.file.open("wb")
+        return self
+
+    def write(self, values: np.ndarray) -> None:
+        if not self.written and len(values):
+            self.shape = values.shape[1:]
+            about = {"descr": npy.dtype_to_descr(values.dtype), "fortran_order": False}
+            npy.write_array_header_1_0(self.handle, {**about, "shape": (self.rows, *self.shape)})
+        self.handle.write(values.tobytes())
+        self.written += len(values)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raises ValueError when another number of rows was written, unless there is an error already."""
+        self.handle.close()
+        if kind is None and self.written != self.rows:
+            raise ValueError(f"{self.written} rows of {self.rows} were written to {self.file}")
 
 
 def write_arrays(folder: Path, columns: Mapping[str, np.ndarray]) -> None:

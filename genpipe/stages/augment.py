@@ -1,24 +1,34 @@
 """augment: split the accepted rows, turn them into arrays, and show what augmentation will do to them.
 
-Augmentation itself happens on the device, batch by batch; here its settings are written down and drawn.
+Augmentation itself happens on the device, batch by batch; here its settings are written down and drawn. Examples are
+prepared shard by shard, on all cores, and kept for the next run (see `genpipe.data.cache`).
 """
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from genpipe import modalities
+from genpipe import code, modalities
 from genpipe.config import Field, parse, plain, settings
-from genpipe.data.arrays import SPLITS, DataSpec
+from genpipe.data import cache, dataset
+from genpipe.data.arrays import SPLITS, Column, DataSpec
+from genpipe.data.cache import Part
 from genpipe.data.dataset import Stored
 from genpipe.errors import DataError
 from genpipe.files import write_json, written_aside
 from genpipe.project import Project
 
 PREVIEWED = 16
+ROWS_AT_ONCE = 256
+BYTES_AT_ONCE = 16 * 2**20
 
 
 @settings
@@ -37,11 +47,15 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     modality = modalities.load(stored.about.modality)
     preparing = parse(modality.Preparing, cfg.prepare, "augment.prepare")
     augmentation = parse(modality.Augmentation, cfg.augmentation, "augment.augmentation")
-    accepted = pd.read_parquet(project.artifacts / "validate" / "accepted.parquet")
-    splits = accepted.set_index("row")["id"].map(lambda name: split_of(name, cfg.validation, cfg.test))
-    shape = write_splits(stored, modality, preparing, splits, project)
+    parts = accepted_parts(stored, project.artifacts / "validate" / "accepted.parquet")
+    splits = [split_rows(part, stored, cfg) for part in parts]
+    counts = {split: sum(int((places == number).sum()) for places in splits) for number, split in enumerate(SPLITS)}
+    if empty := [split for split, count in counts.items() if not count]:
+        raise DataError(
+            f"no example falls into {', '.join(empty)}; more data, or larger shares in augment (params.yaml)"
+        )
+    shape = write_splits(parts, splits, prepared(parts, stored, preparing, project), stored, project)
     spec = DataSpec(modality=stored.about.modality, shape=shape, classes=stored.about.classes)
-    counts = {split: int((splits == split).sum()) for split in SPLITS}
     folder = project.artifacts / "augment"
     write_json(folder / "meta.json", {**spec.plain(), "dataset": stored.about.name, "counts": counts,
                "prepare": plain(preparing), "augmentation": plain(augmentation)})  # fmt: skip
@@ -50,59 +64,114 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     return {split: float(count) for split, count in counts.items()}
 
 
-def split_of(identity: str, validation: float, test: float) -> str:
-    """The split that a row's content decides: equal content, equal split, now and when data have grown."""
+def accepted_parts(stored: Stored, accepted: Path) -> list[Part]:
+    """The shards that hold accepted rows, and which these are."""
+    good = np.zeros(stored.rows, bool)
+    good[pq.read_table(accepted, columns=["row"])["row"].to_numpy()] = True
+    parts, first = [], 0
+    for shard in stored.shards:
+        chosen = good[first : first + pq.read_metadata(shard).num_rows]
+        if chosen.any():
+            parts.append(Part(shard, first, chosen))
+        first += len(chosen)
+    return parts
+
+
+def wanted(part: Part) -> np.ndarray:
+    """Which rows of the shard are chosen, as booleans."""
+    assert part.chosen is not None  # because `accepted_parts` chose
+    return part.chosen
+
+
+def split_rows(part: Part, stored: Stored, cfg: Config) -> np.ndarray:
+    """For each chosen row of a shard the number of its split in SPLITS, uint8."""
+    table = dataset.read(part.shard, ["split"]).filter(pa.array(wanted(part)))
+    ids = table["id"].to_pylist()
+    given = table["split"].to_pylist() if "split" in table.column_names else [None] * len(ids)
+    made = stored.published
+    splits = (split_of(*row, cfg.validation, cfg.test, made) for row in zip(ids, given, strict=True))
+    return np.fromiter(map(SPLITS.index, splits), np.uint8, len(ids))
+
+
+def split_of(identity: str, given: str | None, validation: float, test: float, published: Sequence[str]) -> str:
+    """The split of a row: that which its publisher gave it, else by content; equal content, equal split, now and later.
+
+    Of the publisher's training rows a share is taken, by content, for each split that is not among those `published`.
+    """
+    if given in ("validation", "test"):
+        return given
+    made = published if given else ()
     position = int(identity[:12], 16) / 16**12
     if position < test:
-        return "test"
-    return "validation" if position < test + validation else "train"
+        return "train" if "test" in made else "test"
+    return "validation" if position < test + validation and "validation" not in made else "train"
+
+
+def prepared(parts: Sequence[Part], stored: Stored, preparing: Any, project: Project) -> Iterator[Path]:
+    """For each part an array of its chosen rows as models are trained on them, (N, *shape)."""
+    kind = stored.about.modality
+    depends = f"{code.digest(__name__, f'genpipe.modalities.{kind}')} {plain(preparing)}"
+    return cache.of_parts(cache.folder(project, "augment"), parts, partial(prepare, kind, preparing), depends)
+
+
+def prepare(kind: str, preparing: Any, part: Part, file: Path) -> None:
+    """Write the array of one part. Raises DataError when an example has another shape than the part's first."""
+    modality, chosen, number = modalities.load(kind), wanted(part), -1
+    with pq.ParquetFile(part.shard) as shard, Column(file, int(chosen.sum())) as column:
+        for batch in shard.iter_batches(ROWS_AT_ONCE, columns=[field.name for field in modality.FIELDS]):
+            for row in batch.to_pylist():
+                number += 1
+                if chosen[number]:
+                    example = modality.prepare(modality.decode(row), preparing)
+                    check_shape(example.shape, column.shape, part.first + number)
+                    column.write(example[None])
 
 
 def write_splits(
-    stored: Stored, modality: ModuleType, preparing: Any, splits: "pd.Series[str]", project: Project
+    parts: Sequence[Part], splits: Sequence[np.ndarray], contents: Iterator[Path], stored: Stored, project: Project
 ) -> tuple[int, ...]:
-    """Stream the rows into one memory-mapped array a column and split; return the stored shape of an example.
+    """Write a file a column and split, part after part; return the stored shape of an example.
 
-    Raises DataError when a split stays empty or an example has another shape than the first.
+    Raises DataError when an example has another shape than the first.
     """
-    counts = {split: int((splits == split).sum()) for split in SPLITS}
-    if empty := [split for split, count in counts.items() if not count]:
-        raise DataError(
-            f"no example falls into {', '.join(empty)}; more data, or larger shares in augment (params.yaml)"
-        )
-    where, filled = splits.to_dict(), dict.fromkeys(SPLITS, 0)
-    arrays: dict[tuple[str, str], np.memmap[Any, Any]] = {}
-    shape: tuple[int, ...] = ()
-    for number, row in enumerate(stored.read_rows()):
-        if number not in where:
-            continue
-        split, example = where[number], modality.prepare(modality.decode(row), preparing)
-        shape = shape or example.shape
-        if example.shape != shape:
-            raise DataError(
-                f"row {number} has shape {example.shape}, the first has {shape}; "
-                "augment.prepare makes them equal (params.yaml)"
-            )
-        columns = {modality.CONTENT: example, "id": np.str_(row["id"])}
-        columns |= {"label": np.int64(row["label"])} if stored.about.classes else {}
-        for name, value in columns.items():
-            array = arrays.get((split, name))
-            if array is None:
-                array = arrays[split, name] = create(project, split, name, value, counts[split])
-            array[filled[split]] = value
-        filled[split] += 1
-    for array in arrays.values():
-        array.flush()
+    content, shape = modalities.load(stored.about.modality).CONTENT, tuple[int, ...]()
+    names = [content, "id", *(["label"] if stored.about.classes else [])]
+    counts = np.sum([np.bincount(places, minlength=len(SPLITS)) for places in splits], axis=0)
+    with ExitStack() as stack:
+        files = [[project.artifacts / "augment" / split / f"{name}.npy" for name in names] for split in SPLITS]
+        written = [
+            [stack.enter_context(Column(stack.enter_context(written_aside(file)), rows)) for file in of_split]
+            for of_split, rows in zip(files, counts.tolist(), strict=True)
+        ]
+        for part, places, file in zip(parts, splits, contents, strict=True):
+            examples = np.load(file, mmap_mode="r", allow_pickle=False)
+            check_shape(examples.shape[1:], shape, part.first + int(wanted(part).argmax()))
+            shape = examples.shape[1:]
+            for columns, number in zip(written, range(len(SPLITS)), strict=True):
+                rows = np.flatnonzero(places == number)
+                for values, column in zip((examples, *keys(part, stored)), columns, strict=True):
+                    for some in np.array_split(rows, 1 + values[:1].nbytes * len(rows) // BYTES_AT_ONCE):
+                        column.write(values[some])
     return shape
 
 
-def create(project: Project, split: str, name: str, value: Any, count: int) -> "np.memmap[Any, Any]":
-    """An empty column for `count` values like `value`."""
-    file = project.artifacts / "augment" / split / f"{name}.npy"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.unlink(missing_ok=True)  # it may be a link into DVC's cache
-    first = np.asarray(value)
-    return np.lib.format.open_memmap(file, mode="w+", dtype=first.dtype, shape=(count, *first.shape))
+def keys(part: Part, stored: Stored) -> list[np.ndarray]:
+    """Ids of a part's chosen rows and, where there are classes, labels. Raises DataError for a row without one."""
+    table = dataset.read(part.shard, ["label"]).filter(pa.array(wanted(part)))
+    ids = np.array(table["id"].to_pylist(), "U32")
+    if not stored.about.classes:
+        return [ids]
+    if "label" not in table.column_names or table["label"].null_count:
+        raise DataError(f"{part.shard} has accepted rows without a label; the suite has to set them aside")
+    return [ids, table["label"].to_numpy()]
+
+
+def check_shape(shape: tuple[int, ...], first: tuple[int, ...], row: int) -> None:
+    """Raises DataError unless the shapes agree; the first one is () while it is unknown."""
+    if first and shape != first:
+        raise DataError(
+            f"row {row} has shape {shape}, the first has {first}; augment.prepare makes them equal (params.yaml)"
+        )
 
 
 def preview(modality: ModuleType, augmentation: Any, train: np.ndarray, project: Project) -> None:

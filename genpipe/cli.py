@@ -92,6 +92,10 @@ def add_promotions(add: Callable[..., argparse.ArgumentParser]) -> None:
     promote.add_argument("--allow-dirty", action="store_true", help="take a model from uncommitted code, too")
     rollback = add("rollback", "put back the champion that the present one replaced", command_rollback)
     rollback.add_argument("--why", default="", metavar="TEXT", help="the reason, for the history")
+    lineage = add("lineage", "tell what belongs together: data, code, training, model, evaluation", command_lineage)
+    what = "a file or folder, a version (3, champion, models:/NAME/3), or the beginning of a digest"
+    lineage.add_argument("what", metavar="WHAT", help=what)
+    lineage.add_argument("--json", action="store_true", help="all of it, as JSON")
     add("history", "list which version was champion, since when, by whom and why", command_history)
 
 
@@ -132,6 +136,12 @@ def command_history(arguments: argparse.Namespace) -> None:
     from genpipe import promotion
 
     promotion.history(arguments.directory)
+
+
+def command_lineage(arguments: argparse.Namespace) -> None:
+    from genpipe import lineage
+
+    lineage.show(arguments.directory, arguments.what, as_json=arguments.json)
 
 
 def command_data_diff(arguments: argparse.Namespace) -> None:

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from genpipe import modalities, registry, versions
+from genpipe import ledger, modalities, registry, versions
 from genpipe.config import explain, parse, plain
 from genpipe.data.arrays import DataSpec
 from genpipe.errors import ConfigError, DataError
 from genpipe.files import write_json
 from genpipe.project import Project
+from genpipe.stages.register import digest_of
 
 
 def options(words: Sequence[str]) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def write_samples(
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty; name a folder that is, or that does not exist (--out)")
     registered = model.startswith(("models:/", "runs:/"))
-    folder = registry.download(Project.find(directory), model) if registered else directory / model
+    folder, origin = located(directory, model) if registered else (directory / model, {})
     config = about(folder)
     data, kind = DataSpec.of(config["data"]), config["train"]["generator"]["kind"]
     draw = drawn_by_version if registered else drawn_here
@@ -57,9 +58,24 @@ def write_samples(
     files = modality.write(drawn.examples, out)
     names = [None] * count if drawn.labels is None else [data.classes[number] for number in drawn.labels]
     entries = [{"file": file.name, "label": name} for file, name in zip(files, names, strict=True)]
-    manifest = {"model": model, "kind": kind, "seed": seed, "sampling": drawn.settings, "samples": entries}
+    named = {"model": model, **origin, "digest": model_digest(folder), "kind": kind, "seed": seed}
+    manifest = {**named, "sampling": drawn.settings, "samples": entries}
     write_json(out / "manifest.json", manifest)
     print(f"{len(files)} samples and manifest.json in {out}")
+
+
+def located(directory: Path, model: str) -> tuple[Path, dict[str, Any]]:
+    """The folder of a registered model, and which version it is now: an alias may mean another one tomorrow."""
+    project = Project.find(directory)
+    ledger.reconcile(project)
+    folder = registry.download(project, model)
+    version = registry.find_version(project, model_digest(folder))
+    return folder, {"version": int(version.version)} if version else {}
+
+
+def model_digest(folder: Path) -> str:
+    """The digest by which the registry knows a model's two files."""
+    return digest_of(find(folder, "model.safetensors"), find(folder, "config.json"))
 
 
 def find(folder: Path, name: str) -> Path:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from genpipe import ledger, registry, versions
 from genpipe.data.arrays import DataSpec
-from genpipe.drawing import about, find, labels_of
+from genpipe.drawing import about, labels_of, model_digest
 from genpipe.errors import RegistryError
 from genpipe.project import Project
 from genpipe.registry import ModelVersion
-from genpipe.stages.register import EVALUATION, digest_of
+from genpipe.stages.register import EVALUATION
 from genpipe.tracking import COMMIT, DIRTY
 
 PROBED = 4  # samples that a version must give
@@ -54,7 +54,8 @@ def history(directory: Path) -> None:
     if not past:
         print(f"{name}: no version has been champion yet")
         return
-    table = Table("when (UTC)", "what", "version", "in place of", "by", "why", "verdict", title=f"Champions of {name}")
+    columns = ("what", "version", "in place of", "by", "why", "verdict")
+    table = Table(Column("when (UTC)", no_wrap=True), *columns, title=f"Champions of {name}", title_justify="left")
     for event in past:
         numbers = (str(number or "none") for number in (event.version, event.replaced))
         table.add_row(f"{event.at:%Y-%m-%d %H:%M}", event.kind, *numbers, event.by, event.why, event.verdict)
@@ -88,7 +89,7 @@ def probe(project: Project, version: ModelVersion) -> None:
     StageError when its code fails.
     """
     folder = registry.download(project, f"models:/{version.name}/{version.version}")
-    digest = digest_of(find(folder, "model.safetensors"), find(folder, "config.json"))
+    digest = model_digest(folder)
     if digest != version.tags[registry.MODEL]:
         raise RegistryError(
             f"the files of version {version.version} of {version.name} are not those that were registered: their "

@@ -169,7 +169,7 @@ def resolve(project: Project, word: str) -> ModelVersion:
 def origin(project: Project, version: ModelVersion) -> dict[str, str]:
     """From what a version was made: the tags ORIGIN of its run, where they are known, and those that it has itself."""
     own = {tag: version.tags[tag] for tag in ORIGIN if tag in version.tags}
-    return {**(run_origin(project, version.run_id) if version.run_id else {}), **own}
+    return own if len(own) == len(ORIGIN) else {**run_origin(project, version.run_id), **own}
 
 
 def set_alias(project: Project, alias: str, number: int) -> None:

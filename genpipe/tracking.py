@@ -29,6 +29,7 @@ from mlflow.exceptions import MlflowException
 from PIL.Image import Image
 
 from genpipe import membership
+from genpipe.data.dataset import Stored
 from genpipe.errors import RegistryError, StageError
 from genpipe.project import Project
 
@@ -36,9 +37,10 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 TRAINING, RESTORED = "genpipe.training", "genpipe.restored"
-# Of data: the digest over rows, and DVC's over files. Of code: the commit, and whether anything was not in it.
-ROWS, FILES, COMMIT, DIRTY = "genpipe.data", "genpipe.dvc.data", "mlflow.source.git.commit", "genpipe.dirty"
-ORIGIN = (TRAINING, ROWS, FILES, COMMIT, DIRTY)
+# Of data: what they are, the digest over rows, and DVC's over files.
+DATASET, ROWS, FILES = "genpipe.dataset", "genpipe.data", "genpipe.dvc.data"
+COMMIT, DIRTY = "mlflow.source.git.commit", "genpipe.dirty"  # DIRTY: whether anything was not in that commit
+ORIGIN = (TRAINING, DATASET, ROWS, FILES, COMMIT, DIRTY)
 FLUSH_SECONDS, BATCH = 2.0, 900  # MLflow takes at most 1,000 metrics a call
 CODE = ("genpipe", "flows", "tasks", "params.yaml", "dvc.yaml")
 
@@ -111,7 +113,8 @@ def training_run(project: Project, digest: str, config: Mapping[str, Any], resum
 def describe_run(project: Project, run: TrainingRun, digest: str, config: Mapping[str, Any]) -> None:
     """Settings, data and code of a new run."""
     params = [Param(key, str(value)) for key, value in flat(config)]
-    tags = {TRAINING: digest, **code_state(project), **dvc_digests(project), **flow_link()}
+    tags = {TRAINING: digest, DATASET: json.dumps(dataset_of(project), ensure_ascii=False)}
+    tags |= {**code_state(project), **dvc_digests(project), **flow_link()}
     run.client.log_batch(run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
     mlflow.log_input(data_input(project), context="training")
     mlflow.log_dict(dict(config), "config.json")
@@ -165,24 +168,33 @@ def restored_run(project: Project, digest: str, config: Mapping[str, Any], curve
     return str(run.run_id)
 
 
-def run_origin(project: Project, run_id: str) -> dict[str, str]:
+def run_origin(project: Project, run_id: str | None) -> dict[str, str]:
     """Those tags ORIGIN that a run has; none where the run has been deleted for good."""
+    run = found_run(project, run_id)
+    return {tag: run.data.tags[tag] for tag in ORIGIN if tag in run.data.tags} if run else {}
+
+
+def found_run(project: Project, run_id: str | None) -> Run | None:
+    """The run of this id; None where it has been deleted for good."""
     connect(project)
     try:
-        tags = mlflow.get_run(run_id).data.tags
+        return mlflow.get_run(run_id) if run_id else None
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return {}
-    return {tag: tags[tag] for tag in ORIGIN if tag in tags}
+        return None
 
 
 def run_link(project: Project, run_id: str) -> str:
-    """The run's page on the tracking server, or where `genpipe ui` shows it."""
-    experiment = mlflow.get_run(run_id).info.experiment_id
+    """The run's page."""
+    return page(project, f"experiments/{mlflow.get_run(run_id).info.experiment_id}/runs/{run_id}")
+
+
+def page(project: Project, place: str) -> str:
+    """A page on the tracking server, or where `genpipe ui` shows it."""
     uri, ui = project.mlflow.server.mlflow_tracking_uri, project.mlflow.ui
     base = uri.rstrip("/") if uri.startswith("http") else f"http://{ui.host}:{ui.port}"
-    return f"{base}/#/experiments/{experiment}/runs/{run_id}"
+    return f"{base}/#/{place}"
 
 
 def flat(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
@@ -201,6 +213,16 @@ def data_input(project: Project) -> MetaDataset:
     return MetaDataset(  # type: ignore[abstract]  # by MLflow's own documentation
         source=LocalArtifactDatasetSource(project.data.as_uri()), name=name, digest=out["md5"]
     )
+
+
+def dataset_of(project: Project) -> dict[str, Any]:
+    """What the raw data are, for whoever asks a model what it was made from."""
+    stored = Stored.find(project.data)
+    about = stored.about
+    return {
+        "name": about.name, "modality": about.modality, "rows": stored.rows,
+        "licence": about.licence, "source": about.source,
+    }  # fmt: skip
 
 
 def dvc_digests(project: Project) -> dict[str, str]:

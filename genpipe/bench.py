@@ -29,6 +29,8 @@ from genpipe.metrics.repeated import matching, subsample, summaries
 from genpipe.project import Project
 from genpipe.randomness import seed_from
 
+MOST_REAL = 100_000  # examples of a split that are looked at: their features are held in memory
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -92,16 +94,25 @@ class Bench:
 
     @classmethod
     def prepare(
-        cls, project: Project, conditional: bool, neighbours: int, device: torch.device | str = "cpu"
+        cls,
+        project: Project,
+        conditional: bool,
+        neighbours: int,
+        device: torch.device | str = "cpu",
+        most: int = MOST_REAL,
     ) -> "Bench":
-        """Labels are kept only if samples have them too: otherwise no score may use them."""
+        """Of a split with more than `most` examples every second, third, … is taken.
+
+        Labels are kept only if samples have them too: otherwise no score may use them.
+        """
         evaluator = Evaluator.load(project.artifacts / "calibrate", device)
         column = modalities.load(evaluator.data.modality).CONTENT
 
         def see(split: str) -> Seen:
             found = Arrays(project.artifacts / "augment" / split)
-            label = np.array(found["label"]) if conditional else None
-            return Seen(found[column], evaluator.features(found[column]), label)
+            taken = slice(None, None, -(-found.rows // most))
+            label = np.array(found["label"][taken]) if conditional else None
+            return Seen(found[column][taken], evaluator.features(found[column][taken]), label)
 
         return cls(evaluator, see("train"), see("test"), neighbours)
 
@@ -162,12 +173,13 @@ class Bench:
         return found
 
     def alone(self, samples: Seen) -> dict[str, float]:
-        """The scores of one set: label agreement if it was asked for by label, and those of memorisation.
+        """The scores of one set: label agreement if it was asked for by label and the evaluator tells labels apart, and
+        those of memorisation.
 
         Their floor is held-out data: the evaluator was fitted to training examples, which are their own nearest.
         """
         found: dict[str, float] = {}
-        if samples.label is not None:
+        if samples.label is not None and self.evaluator.classifies:
             found["label_agreement"] = label_agreement(samples.label, self.evaluator.classify(samples.features))
         return found | memorisation(self.nearest(samples.features)[0], self.held_out_distances)._asdict()
 

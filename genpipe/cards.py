@@ -27,10 +27,13 @@ VERSIONS = {
 }
 
 
-def estimators(labelled: bool) -> dict[str, str]:
-    """Score → the estimator that computes it, with the version of its numbers."""
+def estimators(labelled: bool, classifies: bool) -> dict[str, str]:
+    """Score → the estimator that computes it, with the version of its numbers.
+
+    Samples are `labelled` when they were asked for by label; the evaluator `classifies` when it tells labels apart.
+    """
     by_label = {"kernel_distance": "kernel_distance_by_label"} if labelled else {}
-    names = [name for name in SCORES if labelled or name != "label_agreement"]
+    names = [name for name in SCORES if (labelled and classifies) or name != "label_agreement"]
     return {name: f"{by_label.get(name, name)} {VERSIONS[name]}" for name in names}
 
 

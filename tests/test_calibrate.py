@@ -1,6 +1,8 @@
 """The evaluator is good at real digits, is kept while nothing asks for another, and says so when it can't be fitted."""
 
+import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from genpipe import modalities
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.errors import ConfigError, DataError
-from genpipe.evaluator import CARD, WEIGHTS, Evaluator, build, digest_of
+from genpipe.evaluator import CARD, WEIGHTS, Evaluator, build, digest_of, pretrained
 from genpipe.files import write_json
+from genpipe.modalities import image
 from genpipe.project import Project
 from genpipe.stages import calibrate
 
@@ -57,10 +61,69 @@ def test_two_fits_give_equal_bytes(project: Project) -> None:
     assert ((folder / WEIGHTS).read_bytes(), (folder / CARD).read_bytes()) == before
 
 
-def test_data_without_labels_are_refused_with_a_remedy(project: Project) -> None:
-    (project.artifacts / "augment" / "train" / "label.npy").unlink()
-    with pytest.raises(DataError, match=r"no labels.*dataset\.yaml"):
-        calibrate.run(QUICK, project)
+@pytest.fixture
+def unlabelled(project: Project) -> Project:
+    """The same without labels."""
+    return without_labels(project)
+
+
+def without_labels(project: Project, classes: tuple[str, ...] = ()) -> Project:
+    augmented = project.artifacts / "augment"
+    for file in augmented.glob("*/label.npy"):
+        file.unlink()
+    write_json(augmented / "meta.json", DataSpec("image", (1, 8, 8), classes).plain())
+    return project
+
+
+def test_without_labels_the_evaluator_tells_quarter_turns_apart(
+    unlabelled: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert calibrate.run(calibrate.Config(steps=200), unlabelled)["accuracy"] >= 0.85
+    about = "features of a network that tells quarter turns of pictures apart (of oblong ones: mirrorings), since the "
+    assert capsys.readouterr().out.startswith(f"{about}data have no labels; right on ")
+    card = json.loads((unlabelled.artifacts / "calibrate" / CARD).read_text())
+    assert card["about"] == f"{about}data have no labels"
+    assert card["accuracy_count"] == 180
+    evaluator = Evaluator.load(unlabelled.artifacts / "calibrate")
+    assert not evaluator.classifies
+    assert evaluator.features(np.zeros((3, 1, 8, 8), np.uint8)).shape == (3, 64)
+
+
+def test_a_single_class_is_nothing_to_tell_apart(project: Project) -> None:
+    calibrate.run(QUICK, without_labels(project, ("digit",)))
+    evaluator = Evaluator.load(project.artifacts / "calibrate")
+    assert evaluator.about.endswith("since the data have a single class")
+    assert evaluator.network.head.out_features == 4
+
+
+def test_augmentation_is_applied_to_turned_pictures_too(unlabelled: Project) -> None:
+    folder = unlabelled.artifacts / "calibrate"
+    calibrate.run(QUICK, unlabelled)
+    before = (folder / WEIGHTS).read_bytes()
+    calibrate.run(calibrate.Config(steps=5, augmentation={"noise": 0.5}), unlabelled)
+    assert (folder / WEIGHTS).read_bytes() != before
+
+
+def test_turns_and_mirrorings_by_hand() -> None:
+    square, targets = torch.tensor([[[[1, 2], [3, 4]]]]).repeat(4, 1, 1, 1), torch.arange(4)
+    assert image.pretext(square, targets)[:, 0].tolist() == [
+        [[1, 2], [3, 4]], [[2, 4], [1, 3]], [[4, 3], [2, 1]], [[3, 1], [4, 2]],
+    ]  # fmt: skip
+    oblong = torch.tensor([[[[1, 2, 3], [4, 5, 6]]]]).repeat(4, 1, 1, 1)
+    assert image.pretext(oblong, targets)[:, 0].tolist() == [
+        [[1, 2, 3], [4, 5, 6]], [[3, 2, 1], [6, 5, 4]], [[6, 5, 4], [3, 2, 1]], [[4, 5, 6], [1, 2, 3]],
+    ]  # fmt: skip
+
+
+def test_a_modality_without_pretext_task_is_refused_without_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins = Path(__file__).parent / "plugins" / "modalities"
+    monkeypatch.setattr(modalities, "__path__", [*modalities.__path__, str(plugins)])
+    with pytest.raises(DataError, match=r"'tokens' has no pretext task.*dataset\.yaml"):
+        build(DataSpec("tokens", (24,)))
+    with pytest.raises(DataError, match="'inception', which sees pictures, and the data are tokens"):
+        pretrained(DataSpec("tokens", (24,), ("cat", "dog")), {})
+    del sys.modules["genpipe.modalities.tokens"]
+    del modalities.tokens
 
 
 def test_an_unknown_augmentation_is_refused_by_its_place(project: Project) -> None:

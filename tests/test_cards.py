@@ -75,10 +75,13 @@ def test_a_file_of_another_format_is_refused_with_the_remedy(written: dict[str, 
 
 
 def test_every_score_has_an_estimator_with_a_version() -> None:
-    assert set(cards.estimators(labelled=True)) == set(SCORES)
-    assert set(cards.estimators(labelled=False)) == set(SCORES) - {"label_agreement"}
-    assert cards.estimators(labelled=True)["kernel_distance"] == "kernel_distance_by_label 1"
-    assert cards.estimators(labelled=False)["kernel_distance"] == "kernel_distance 1"
+    labelled, unlabelled = (cards.estimators(found, classifies=True) for found in (True, False))
+    assert set(labelled) == set(SCORES)
+    assert (
+        set(unlabelled) == set(cards.estimators(labelled=True, classifies=False)) == set(SCORES) - {"label_agreement"}
+    )
+    assert labelled["kernel_distance"] == "kernel_distance_by_label 1"
+    assert unlabelled["kernel_distance"] == "kernel_distance 1"
 
 
 def test_a_digest_tells_type_shape_and_bytes() -> None:

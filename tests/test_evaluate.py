@@ -16,7 +16,7 @@ from genpipe import generators, report, sampling, training
 from genpipe.baseline import draw, draw_by_class
 from genpipe.bench import Bench, Plan, Seen
 from genpipe.config import Choice, plain
-from genpipe.data.arrays import Arrays, DataSpec
+from genpipe.data.arrays import Arrays, DataSpec, write_arrays
 from genpipe.devices import Compute
 from genpipe.errors import ConfigError, DataError
 from genpipe.files import write_json
@@ -50,11 +50,13 @@ def train(project: Project, conditional: bool) -> None:
     data, split = DataSpec.read(project.artifacts / "augment" / "meta.json"), project.artifacts / "augment" / "train"
     kind = Choice("genpipe.generators", "gan", generators.load("gan").Config(conditional=conditional))
     cfg = training.Config(steps=20)
-    content, label = (torch.from_numpy(np.array(Arrays(split)[column])) for column in ("image", "label"))
+    given = Arrays(split)
+    columns = {name: torch.from_numpy(np.array(given[name])) for name in ("image", "label") if name in given}
 
     def draw(step: int, update: int, micro: int) -> dict[str, torch.Tensor]:
-        rows = torch.randint(len(label), (64,))
-        return {"image": image.to_batch(content[rows]), "label": label[rows]}
+        rows = torch.randint(len(columns["image"]), (64,))
+        batch = {name: column[rows] for name, column in columns.items()}
+        return {**batch, "image": image.to_batch(batch["image"])}
 
     state = training.new_state(kind, data, cfg, Compute())
     logged = [
@@ -119,7 +121,8 @@ def test_sampling_settings_are_those_of_the_kind(project: Project) -> None:
 
 def test_too_few_held_out_examples_are_told_with_a_remedy(project: Project) -> None:
     with pytest.raises(
-        DataError, match=r"a draw has 18 examples and the scores need 65; raise evaluate\.held_out_share"
+        DataError,
+        match=r"a draw has 18 examples and the scores need 65 \(.*64 features\); raise evaluate\.held_out_share",
     ):
         evaluate.run(evaluate.Config(held_out_share=0.05), project)
 
@@ -128,7 +131,7 @@ def test_draws_that_may_hold_one_example_of_each_class_are_told_before_any_work(
     bench = Bench.prepare(calibrated, conditional=True, neighbours=5)
     held_out = bench.held_out
     many = replace(bench, held_out=Seen(held_out.content, held_out.features, np.arange(len(held_out))))
-    with pytest.raises(DataError, match=r"a draw has 180 examples and the scores need 361; raise"):
+    with pytest.raises(DataError, match=r"a draw has 180 examples and the scores need 361 "):
         evaluate.count_of(FEW, many)
 
 
@@ -223,6 +226,63 @@ def test_one_request_in_a_fresh_process_gives_all_samples_again(project: Project
     request = json.dumps([str(project.artifacts / "train"), plan.count, plan.seed, asked])
     done = subprocess.run([sys.executable, "-c", program, request], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == metrics["card"]["samples_digest"]
+
+
+@pytest.fixture(scope="module")
+def unlabelled(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Digits without labels: the evaluator tells quarter turns apart."""
+    project = Project(tmp_path_factory.mktemp("unlabelled"))
+    augmented = project.artifacts / "augment"
+    for split in ("train", "validation", "test"):
+        write_arrays(augmented / split, {"image": np.load(digits / split / "image.npy")})
+    write_json(augmented / "meta.json", DataSpec("image", (1, 8, 8)).plain())
+    calibrate.run(calibrate.Config(), project)
+    return project
+
+
+def test_unlabelled_data_go_all_the_way_and_card_and_report_say_what_the_evaluator_is(unlabelled: Project) -> None:
+    train(unlabelled, conditional=False)
+    assert "label_agreement" not in evaluate.run(FEW, unlabelled)
+    metrics = json.loads((unlabelled.artifacts / "evaluate" / "metrics.json").read_text())
+    sentence = (
+        "features of a network that tells quarter turns of pictures apart (of oblong ones: mirrorings), since the "
+    )
+    assert metrics["card"]["evaluator"] == f"{sentence}data have no labels"
+    assert metrics["card"]["evaluator_accuracy"] >= 0.9
+    assert metrics["card"]["condition"] == "none"
+    assert "label_agreement" not in metrics["card"]["estimators"]
+    assert sentence in (unlabelled.artifacts / "evaluate" / "report.html").read_text()
+
+
+def test_without_labels_the_scores_tell_real_from_noisy_blurred_and_half_of_the_classes(
+    unlabelled: Project, digits: Path
+) -> None:
+    bench = Bench.prepare(unlabelled, conditional=False, neighbours=5)
+    label, real = np.load(digits / "train" / "label.npy"), bench.training.content
+
+    def score(content: np.ndarray) -> dict[str, float]:
+        return bench.likeness(Seen(content, bench.evaluator.features(content)), bench.held_out)
+
+    noise = np.random.default_rng(0).normal(0, 60, real.shape)
+    softened = (real + np.roll(real, 1, 2) + np.roll(real, 1, 3) + np.roll(real, (1, 1), (2, 3)).astype(float)) / 4
+    whole, noisy = score(real[:600]), score((real + noise).clip(0, 255).astype(np.uint8)[:600])
+    blurred, half = score(softened.astype(np.uint8)[:600]), score(real[label < 5][:600])
+    for worse in (noisy, blurred, half):
+        assert worse["frechet_distance"] > 1.5 * whole["frechet_distance"]
+        assert worse["coverage"] < whole["coverage"]
+    assert max(noisy["precision"], blurred["precision"]) < whole["precision"]
+    assert half["recall"] < whole["recall"] - 0.1
+
+
+def test_of_large_splits_every_second_example_is_looked_at_and_the_card_says_so(unlabelled: Project) -> None:
+    cfg = replace(FEW, most_real=700)
+    bench, plan = evaluate.prepared(cfg, unlabelled, conditional=False)
+    every = Arrays(unlabelled.artifacts / "augment" / "train")["image"]
+    assert np.array_equal(bench.training.content, every[::2])
+    assert len(bench.held_out) == 360
+    card = evaluate.protocol(cfg, unlabelled, bench, plan)
+    assert (card["training_count"], card["training_of"]) == (629, 1257)
+    assert (card["held_out_count"], card["held_out_of"]) == (360, 360)
 
 
 def test_the_gaussian_has_the_moments_of_its_training_data() -> None:

@@ -16,6 +16,7 @@ RATIO = {"value": 0.98, "low": 0.95, "high": 1.01, "floor": 1.0, "baseline": 1.1
 CARD = {
     "generator": "gan", "dataset": "<digits>", "condition": "label", "draws": 10, "count_of_a_draw": 288,
     "held_out_count": 360, "split": "test", "interval": "percentiles 5 to 95", "floor": "real", "baseline": "simple",
+    "evaluator": "features of a network",
     "sampling": {"truncation": 1.0},
 }  # fmt: skip
 MEMORISATION = {"nearest_ratio": RATIO, "near_copies": COPIES}

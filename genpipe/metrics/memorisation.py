@@ -7,7 +7,6 @@ Shapes: N examples, D features.
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
 VERSION = 1  # raised when its numbers change
 ROUNDING = 1e-4  # of the usual distance: so far apart may the features of equal examples lie, by their last bits
@@ -22,6 +21,8 @@ class Nearest:
     """Finds nearest training examples; the training features (N, D) are indexed once."""
 
     def __init__(self, training: np.ndarray) -> None:
+        from sklearn.neighbors import NearestNeighbors  # a second, which naming settings should not cost
+
         self._index = NearestNeighbors(n_neighbors=1).fit(np.asarray(training, np.float64))
 
     def __call__(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,6 @@ Precision and recall: Kynkäänniemi et al. 2019 (arXiv 1904.06991), equations 1
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import pairwise_distances_chunked
-from sklearn.neighbors import NearestNeighbors
 
 VERSION = 1  # raised when its numbers change
 
@@ -26,6 +24,8 @@ def overlap(real: np.ndarray, samples: np.ndarray, k: int = 5) -> Overlap:
     Precision and recall stay well below 1 even for equal distributions (0.48 for 10,000 normal points in 1,000
     dimensions), so they mean little without the floor of real data. Raises ValueError for sets of k examples or fewer.
     """
+    from sklearn.metrics import pairwise_distances_chunked  # a second, which naming settings should not cost
+
     if min(len(real), len(samples)) <= k:
         raise ValueError(f"{len(real)} real examples and {len(samples)} samples; more than k = {k} of each are needed")
     real, samples = np.asarray(real, np.float64), np.asarray(samples, np.float64)
@@ -48,6 +48,8 @@ def overlap(real: np.ndarray, samples: np.ndarray, k: int = 5) -> Overlap:
 
 def radii(features: np.ndarray, k: int) -> np.ndarray:
     """(N,) distance of each example to its k-th neighbour, itself not counted."""
+    from sklearn.neighbors import NearestNeighbors
+
     distances, _ = NearestNeighbors(n_neighbors=k).fit(features).kneighbors()
     radius: np.ndarray = distances[:, -1]
     return radius

@@ -16,6 +16,11 @@ The stages, the training loop, tracking and the flows ask the modality and never
   how, ROUNDING says
 - augment(batch, augmentation) -> batch, randomly changed on its device
 - evaluator(shape, classes) -> module with `features(batch) -> (B, D)` and `classify(features) -> (B, classes)` logits
+- where there is one, a task for data without labels: pretext(batch, targets) -> batch (or stored examples), each
+  changed as its target asks; targets are whole numbers below PRETEXT_CLASSES; PRETEXT says what a network fitted to
+  them does
+- where there is one, pretrained(weights, classes) -> a network as `evaluator` with given weights, for
+  `calibrate.extractor`
 - baseline(training, count, rng) -> stored examples of the simplest generator, which BASELINE describes
 - picture(examples, columns) -> one PIL image that shows stored examples in rows of `columns`
 - write(examples, folder) -> the files written, one an example

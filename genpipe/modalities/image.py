@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genpipe.nn.classifier import ConvClassifier
+    from genpipe.nn.inception import Inception
 
 CONTENT = "image"
 FIELDS = [pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())]))]
@@ -28,6 +29,8 @@ EXTENSION = "png"
 BASELINE = "a Gaussian with mean and covariance of the training examples"
 RESIZE = "Lanczos, antialiased, of the centre square, if a size is asked for"
 ROUNDING = "to the nearest of 256 levels"
+PRETEXT = "tells quarter turns of pictures apart (of oblong ones: mirrorings)"
+PRETEXT_CLASSES = 4
 
 
 @settings
@@ -156,6 +159,28 @@ def evaluator(shape: Sequence[int], classes: int) -> "ConvClassifier":
 
     channels, height, width = shape
     return ConvClassifier(channels, height, width, classes)
+
+
+def pretext(batch: "Tensor", targets: "Tensor") -> "Tensor":
+    """Each image of (B, C, H, W) turned by `targets` (B,) times 90°: Gidaris et al. 2018, arXiv 1803.07728.
+
+    An oblong one is mirrored: 0 not at all, 1 left to right, 2 both ways, 3 top to bottom.
+    """
+    import torch
+
+    square = batch.shape[-1] == batch.shape[-2]
+    mirrored = ((), (-1,), (-2, -1), (-2,))
+    ways = [
+        batch.rot90(number, (-2, -1)) if square else batch.flip(mirrored[number]) for number in range(PRETEXT_CLASSES)
+    ]
+    return torch.stack(ways, 1)[torch.arange(len(batch), device=batch.device), targets]
+
+
+def pretrained(weights: "Mapping[str, Tensor]", classes: int) -> "Inception":
+    """Inception v3 with `weights`, where `calibrate.extractor` asks for it in place of a fitted network."""
+    from genpipe.nn.inception import Inception
+
+    return Inception(weights, classes)
 
 
 def baseline(training: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from genpipe import cards, generators, modalities, report, sampling
-from genpipe.bench import Bench, Draw, Plan, Seen, rounded, table
+from genpipe.bench import MOST_REAL, Bench, Draw, Plan, Seen, rounded, table
 from genpipe.config import Field, parse, plain, settings
-from genpipe.data.arrays import write_arrays
+from genpipe.data.arrays import Arrays, write_arrays
 from genpipe.devices import choose_device
 from genpipe.errors import DataError
-from genpipe.evaluator import CARD
+from genpipe.evaluator import CARD, Evaluator
 from genpipe.files import write_json, written_aside
 from genpipe.metrics.agreement import agreement_by_class
 from genpipe.metrics.frechet import fewest
@@ -43,6 +43,11 @@ class Config:
         default=0.5, gt=0, lt=1, description="share of the test split in each draw; above 0.5 intervals are too narrow"
     )
     most: int = Field(default=5000, ge=2, description="samples of a draw, at most")
+    most_real: int = Field(
+        default=MOST_REAL,
+        ge=2,
+        description="examples of the training and of the test split, each, at most; of more, every second, third, …",
+    )
     neighbours: int = Field(default=5, ge=1, description="k of precision, recall, density and coverage")
     sampling: dict[str, Any] = Field(default_factory=dict, description="how samples are drawn: the kind's settings")
     columns: int = Field(default=10, ge=1, description="samples of a class, and neighbours, in the report's pictures")
@@ -75,7 +80,7 @@ def prepared(
     cfg: Config, project: Project, conditional: bool, device: torch.device | str = "cpu"
 ) -> tuple[Bench, Plan]:
     """What contestants are measured with, by label only if all of them take labels, and what they are asked for."""
-    bench = Bench.prepare(project, conditional, cfg.neighbours, device)
+    bench = Bench.prepare(project, conditional, cfg.neighbours, device, cfg.most_real)
     return bench, bench.plan(cfg.draws, count_of(cfg, bench), cfg.seed)
 
 
@@ -89,11 +94,14 @@ def count_of(cfg: Config, bench: Bench) -> int:
     """Examples of each draw. Raises DataError when they are too few, or may be of as many classes."""
     count = min(int(cfg.held_out_share * len(bench.held_out)), len(bench.training), cfg.most)
     classes = 0 if bench.held_out.label is None else len(np.unique(bench.held_out.label))
-    needed = max(fewest(bench.held_out.features.shape[1]), cfg.neighbours + 1, classes + 1)  # two of one class, surely
+    features = bench.held_out.features.shape[1]
+    needed = max(fewest(features), cfg.neighbours + 1, classes + 1)  # two of one class, surely
     if count < needed:
         raise DataError(
-            f"a draw has {count} examples and the scores need {needed}; raise evaluate.held_out_share, evaluate.most "
-            "or augment.test (params.yaml), or bring more data"
+            f"a draw has {count:,} examples and the scores need {needed:,} (the Fréchet distance one more than the "
+            f"evaluator's {features:,} features); raise evaluate.held_out_share, evaluate.most or augment.test "
+            "(params.yaml), or bring more data"
+            + ("; calibrate.extractor: fitted has fewer features" if bench.evaluator.extractor == "inception" else "")
         )
     return count
 
@@ -101,7 +109,7 @@ def count_of(cfg: Config, bench: Bench) -> int:
 def by_class(draws: Sequence[Draw], bench: Bench) -> dict[str, dict[str, float]]:
     """Per class, over the samples of all draws, what a good mean can hide: agreement, distance to the real class."""
     asked, real = [draw.samples.label for draw in draws], bench.held_out
-    if real.label is None or any(label is None for label in asked):
+    if real.label is None or any(label is None for label in asked) or not bench.evaluator.classifies:
         return {}
     label = np.concatenate([label for label in asked if label is not None])
     features = np.concatenate([draw.samples.features for draw in draws])
@@ -147,8 +155,10 @@ def protocol(cfg: Config, project: Project, bench: Bench, plan: Plan) -> dict[st
         "rounding": modality.ROUNDING,
         "split": "test",
         "held_out_count": len(bench.held_out),
+        "held_out_of": Arrays(project.artifacts / "augment" / "test").rows,
         "held_out_digest": bench.held_out.digest(),
         "training_count": len(bench.training),
+        "training_of": Arrays(project.artifacts / "augment" / "train").rows,
         "training_examples_digest": bench.training.digest(),
         "draws": cfg.draws,
         "count_of_a_draw": count,
@@ -159,14 +169,22 @@ def protocol(cfg: Config, project: Project, bench: Bench, plan: Plan) -> dict[st
         "(1.00 where a draw takes half of it)",
         "floor": "training examples (for memorisation and label agreement held-out ones) in the samples' place, equal "
         "count",
-        "floor_caveat": "the evaluator's features were fitted to these training examples, so the floors of Fréchet and "
-        "kernel distance are not quite those of fresh real data",
+        "floor_caveat": floor_caveat(bench.evaluator),
         "baseline": modality.BASELINE + (" of each class" if labelled else ""),
-        "evaluator_accuracy": evaluator["accuracy"],
-        "evaluator_accuracy_count": evaluator["accuracy_count"],
+        "evaluator": bench.evaluator.about,
+        **{f"evaluator_{name}": evaluator[name] for name in ("accuracy", "accuracy_count") if name in evaluator},
         "evaluator_digest": bench.evaluator.digest,
-        "estimators": cards.estimators(labelled),
+        "estimators": cards.estimators(labelled, bench.evaluator.classifies),
     }
+
+
+def floor_caveat(evaluator: Evaluator) -> str:
+    if evaluator.extractor == "inception":
+        return "none: the evaluator's features were not fitted to these data"
+    return (
+        "the evaluator's features were fitted to these training examples, so the floors of Fréchet and kernel distance "
+        "are not quite those of fresh real data"
+    )
 
 
 def columns_of(samples: Seen, column: str) -> dict[str, np.ndarray]:

@@ -36,7 +36,7 @@ from genpipe.project import Project
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-TRAINING, RESTORED = "genpipe.training", "genpipe.restored"
+TRAINING, RESTORED, VALIDATION = "genpipe.training", "genpipe.restored", "genpipe.validation"
 # Of data: what they are, the digest over rows, and DVC's over files.
 DATASET, ROWS, FILES = "genpipe.dataset", "genpipe.data", "genpipe.dvc.data"
 COMMIT, DIRTY = "mlflow.source.git.commit", "genpipe.dirty"  # DIRTY: whether anything was not in that commit
@@ -279,6 +279,17 @@ def log_evaluation(project: Project, run_id: str, metrics: Mapping[str, float], 
     for file in sorted(folder.glob("*.*")):
         client.log_artifact(run_id, str(file), "evaluation")
     log_rows(project, run_id, membership.MEASURED)
+
+
+def log_validation(project: Project, run_id: str, folder: Path, pages: Mapping[str, Path]) -> None:
+    """Add to a run what validation found of its data, and the pages that show it, by their titles."""
+    connect(project)
+    client, found = mlflow.MlflowClient(), json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    client.log_artifact(run_id, str(folder / "result.json"), "validation")
+    for title, page in pages.items():
+        client.log_text(run_id, page.read_text(encoding="utf-8"), f"validation/{title}.html")
+    told = f"{found['decision']}: {found['quarantined']} of {found['rows']} rows quarantined"
+    client.set_tag(run_id, VALIDATION, "; ".join([told, *(f"validation/{title}.html" for title in pages)]))
 
 
 def log_rows(project: Project, run_id: str, name: str) -> None:

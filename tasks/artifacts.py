@@ -8,6 +8,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from genpipe.project import Project
 from genpipe.scores import scored
+from genpipe.stages import validate
 
 
 def read(file: Path) -> Any:
@@ -15,13 +16,19 @@ def read(file: Path) -> Any:
 
 
 def validation(project: Project) -> None:
-    """A table of the rules with the number of rows that break each; nothing, if the stage did not come so far."""
+    """A table of the rules with what was found, and a link to Data Docs; nothing, if the stage did not come so far."""
     if not (project.artifacts / "validate" / "result.json").exists():
         return
     result = read(project.artifacts / "validate" / "result.json")
-    rows = [{key: rule[key] for key in ("expectation", "column", "success", "bad")} for rule in result["rules"]]
+    shown = ("reason", "action", "success", "bad", "observed", "expectation", "column")
+    rows = [{key: rule.get(key) for key in shown} for rule in result["rules"]]
     title = f"{result['decision']}: {result['quarantined']} of {result['rows']} rows quarantined"
     create_table_artifact(key="validation", table=rows, description=title)
+    if pages := validate.pages(project):
+        links = "\n".join(f"- [{title}]({page.as_uri()})" for title, page in pages.items())
+        create_link_artifact(
+            key="data-docs", link=pages["Data Docs"].as_uri(), link_text="Data Docs", description=links
+        )
 
 
 def scores(project: Project) -> None:

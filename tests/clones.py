@@ -50,9 +50,10 @@ class Clone:
         file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | sections, sort_keys=False))
 
     def add_plugins(self, *names: str) -> None:
-        """Drop toy files (`generators/blot.py`) into the clone's genpipe/."""
+        """Drop toy files (`generators/blot.py`, `suites/tokens.yaml`) into the clone, code into its genpipe/."""
         for name in names:
-            shutil.copy(ROOT / "tests" / "plugins" / name, self.root / "genpipe" / name)
+            place = self.root if name.startswith("suites/") else self.root / "genpipe"
+            shutil.copy(ROOT / "tests" / "plugins" / name, place / name)
 
 
 def make(folder: Path) -> Clone:

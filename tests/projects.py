@@ -1,10 +1,12 @@
 """Small projects for tests: a folder with settings, without DVC and git unless a test adds them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from genpipe import PACKAGE
 from genpipe.data import dataset
 from genpipe.data.dataset import Dataset, Row
 from genpipe.project import Project
@@ -15,6 +17,7 @@ def make(folder: Path, **sections: Any) -> Project:
     """A project with these sections of params.yaml, the others at their defaults."""
     (folder / "params.yaml").write_text(yaml.safe_dump({name: sections.get(name, {}) for name in STAGES}))
     (folder / "dvc.yaml").write_text("stages: {}\n")
+    shutil.copytree(PACKAGE.parent / "suites", folder / "suites", dirs_exist_ok=True)
     return Project(folder)
 
 

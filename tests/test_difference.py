@@ -158,6 +158,6 @@ def test_the_quarantine_is_compared_by_reason(project: Project, capsys: pytest.C
         subprocess.run([*GIT, "commit", "-qm", "validated"], cwd=project.root, check=True)
     found = json.loads(diff(project, capsys, "HEAD~2", "HEAD", "--json"))
     (moved,) = found["other_reason"]
-    assert (moved["from"], moved["to"]) == ("unknown label", "the same content as an earlier row")
+    assert (moved["from"], moved["to"]) == ("unknown label", "the same content as another row")
     assert (found["quarantined"], found["released"]) == ([], [])
     assert "dvc.lock tells of other data" in diff(project, capsys, "HEAD~1", "HEAD", "--json")

@@ -60,7 +60,7 @@ def test_the_data_come_back_byte_for_byte(clone: Clone) -> None:
 def test_prefect_keeps_validation_scores_and_the_way_to_the_model(clone: Clone) -> None:
     with closing(sqlite3.connect(Path(clone.env["PREFECT_HOME"]) / "prefect.db")) as database:
         kept = dict(database.execute("select key, data from artifact").fetchall())
-    assert set(kept) == {"validation", "scores", "registration", "mlflow-run"}
+    assert set(kept) == {"validation", "data-docs", "scores", "registration", "mlflow-run"}
     assert "expect_column_values_to_be_null" in kept["validation"]
     assert str(scores(clone)["recall"]["value"]) in kept["scores"]
     assert registered(clone)["run"] in kept["mlflow-run"]
@@ -288,7 +288,7 @@ def test_a_toy_kind_is_found_trained_registered_sampled_and_gone_again(clone: Cl
 
 def test_a_toy_modality_goes_through_all_stages(tmp_path_factory: pytest.TempPathFactory) -> None:
     clone = clones.make(tmp_path_factory.mktemp("tokens"))
-    clone.add_plugins("sources/topics.py", "modalities/tokens.py", "generators/bigram.py")
+    clone.add_plugins("sources/topics.py", "modalities/tokens.py", "suites/tokens.yaml", "generators/bigram.py")
     (clone.root / "data.dvc").unlink()
     clone.params(
         ingest={"source": "topics"},

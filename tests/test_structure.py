@@ -14,7 +14,7 @@ FILES = sorted(file for folder in ("genpipe", "tasks", "flows") for file in (ROO
 VENDORS = {
     "prefect": ("flows/", "tasks/"),
     "mlflow": ("genpipe/tracking.py", "genpipe/registry.py", "genpipe/served_model.py"),
-    "great_expectations": ("genpipe/stages/validate.py",),
+    "great_expectations": ("genpipe/expectations.py",),
 }
 
 

@@ -9,8 +9,10 @@ The stages, the training loop, tracking and the flows ask the modality and never
 - encode(example) -> columns of a shard; decode(columns) -> the example as an array, ValueError when it is broken
 - decoded(example) -> what decode(encode(example)) is, found sooner, or None; this and encode only where sources may
   give arrays
-- describe(columns) -> measurements for the validation table; must not raise (a broken example has `error`)
-- RULES: what a row must fulfil, as `genpipe.data.rules.Rule`s
+- describe(columns) -> the example's measurements, by name, for the manifest; must not raise: a broken example has
+  `error`. Where it has `thumbnail`, a 9×9 picture of grey levels (uint8), near duplicates are found by it
+- MEASUREMENTS: their types, as pyarrow fields; the rules of suites/<modality>.yaml are about these columns and those
+  that every manifest has (genpipe/data/manifest.py)
 - prepare(example, preparing) -> array of the stored shape; how it resizes, RESIZE says for the metric cards
 - to_batch(stored) -> what models are trained on, to_stored(samples) -> back, rounded; tensors on any device;
   how, ROUNDING says

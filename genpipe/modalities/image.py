@@ -6,16 +6,19 @@ methods of the tensors they get, or import what they need.
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genpipe.config import Field, settings
-from genpipe.data.rules import Rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,11 +29,38 @@ if TYPE_CHECKING:
 CONTENT = "image"
 FIELDS = [pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())]))]
 EXTENSION = "png"
+NAMES = pa.dictionary(pa.int8(), pa.string())
+MEASUREMENTS = [
+    pa.field("path", pa.string()),
+    pa.field("bytes", pa.int64()),
+    pa.field("format", NAMES),  # of the content, whatever the name says
+    pa.field("mode", NAMES),  # as stored, in Pillow's words
+    pa.field("frames", pa.int32()),
+    pa.field("width", pa.int32()),  # upright
+    pa.field("height", pa.int32()),
+    pa.field("mean", pa.float32()),  # of the decoded pixels, 0 to 255
+    pa.field("deviation", pa.float32()),
+    pa.field("constant", pa.bool_()),  # whether every pixel is the same
+    pa.field("misnamed", pa.bool_()),  # whether its name says another format
+]
 BASELINE = "a Gaussian with mean and covariance of the training examples"
 RESIZE = "Lanczos, antialiased, of the centre square, if a size is asked for"
 ROUNDING = "to the nearest of 256 levels"
 PRETEXT = "tells quarter turns of pictures apart (of oblong ones: mirrorings)"
 PRETEXT_CLASSES = 4
+
+
+THUMBNAIL = 9
+# What is read, by the endings of names. Of others, Pillow would hand some to outside programs, or go by their names.
+FORMATS = {".png": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".avif": "AVIF"}
+FORMATS |= dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG") | dict.fromkeys((".tif", ".tiff"), "TIFF")
+FORMATS |= dict.fromkeys((".pbm", ".pgm", ".ppm", ".pnm"), "PPM") | dict.fromkeys((".jp2", ".j2k"), "JPEG2000")
+READ = sorted(set(FORMATS.values()))
+MOST_PIXELS = 50_000_000  # 150 MB in memory as RGB
+Image.MAX_IMAGE_PIXELS = None  # `plain` refuses by the same header, but for an image that would only be warned of
+DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+# What Pillow's decoders raise over broken bytes, none of which is promised.
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, struct.error, zlib.error)
 
 
 @settings
@@ -51,15 +81,6 @@ class Augmentation:
     noise: float = Field(default=0.0, ge=0, le=1, description="deviation of added noise; pixels are in [-1, 1]")
 
 
-RULES = (
-    Rule("expect_column_values_to_be_null", "error", "can't be decoded"),
-    Rule("expect_column_values_to_be_between", "width", "width out of range", {"min_value": 2, "max_value": 4096}),
-    Rule("expect_column_values_to_be_between", "height", "height out of range", {"min_value": 2, "max_value": 4096}),
-    Rule("expect_column_values_to_be_in_set", "mode", "neither greyscale nor RGB", {"value_set": ["L", "RGB"]}),
-    Rule("expect_column_values_to_be_between", "deviation", "every pixel is the same", {"min_value": 1e-9}),
-)
-
-
 def encode(example: np.ndarray) -> dict[str, Any]:
     """(H, W) or (H, W, 3) uint8 → the column `image` as Hugging Face `datasets` has it."""
     buffer = io.BytesIO()
@@ -68,43 +89,134 @@ def encode(example: np.ndarray) -> dict[str, Any]:
 
 
 def decoded(example: np.ndarray) -> np.ndarray | None:
-    """What `decode` gives of what `encode` makes of it, without either, since PNG loses nothing; None if not uint8."""
-    if example.dtype != np.uint8:
+    """What `decode` gives of what `encode` makes of it, without either, since PNG loses nothing.
+
+    None for what is neither grey nor RGB of 8 bits.
+    """
+    if example.dtype != np.uint8 or not (example.ndim == 2 or (example.ndim == 3 and example.shape[2] == 3)):
         return None
     return example[..., None] if example.ndim == 2 else example
 
 
 def decode(columns: Mapping[str, Any]) -> np.ndarray:
-    """The pixels as (H, W, C) uint8. Raises ValueError when the bytes are no whole image."""
-    return pixels(read(columns))
+    """The picture as (H, W, 1) or (H, W, 3) uint8, see `plain`. Raises ValueError when the bytes are no whole image."""
+    return pixels(plain(opened(columns)))
 
 
-def read(columns: Mapping[str, Any]) -> Image.Image:
+def describe(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """MEASUREMENTS of an example and its `thumbnail`; for a broken image what its header says, and what is wrong."""
+    content, path = columns["image"]["bytes"], columns["image"]["path"]
+    measured = {"path": path, "bytes": None if content is None else len(content)}
     try:
-        picture = Image.open(io.BytesIO(columns["image"]["bytes"] or b""))
+        picture = opened(columns)
+        measured |= header(picture, path)
+        picture = plain(picture)
+    except ValueError as error:
+        return {**measured, "error": str(error)}
+    array, (width, height) = np.asarray(picture), picture.size
+    grey = picture if picture.mode == "L" else picture.convert("L")
+    return {
+        **measured,
+        "width": width,
+        "height": height,
+        "mean": float(array.mean()),
+        "deviation": float(array.std()),
+        "constant": bool(array.min() == array.max()),
+        "thumbnail": np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)),
+    }
+
+
+def header(picture: Image.Image, path: str | None) -> dict[str, Any]:
+    """What is known of a picture before its pixels are. Raises ValueError when its frames can't be counted."""
+    camera = picture.format == "MPO"  # a JPEG; its further pictures are previews and views of the same
+    kind = "JPEG" if camera else picture.format
+    named = FORMATS.get(Path(path).suffix.lower()) if path else None
+    with broken_is_a_value_error():
+        frames = 1 if camera else getattr(picture, "n_frames", 1)
+    return {
+        "format": kind,
+        "width": picture.width,
+        "height": picture.height,
+        "mode": picture.mode,
+        "frames": frames,
+        "misnamed": None if named is None else named != kind,
+    }
+
+
+def opened(columns: Mapping[str, Any]) -> Image.Image:
+    """The picture with its header read, by its content and not by its name. Raises ValueError when there is none."""
+    content = columns["image"]["bytes"]
+    if content is None:
+        raise ValueError("not read: the file was larger than the source takes in, or could not be opened")
+    if not content:
+        raise ValueError("empty: not one byte")
+    with broken_is_a_value_error():
+        return Image.open(io.BytesIO(content), formats=READ)
+
+
+def plain(picture: Image.Image) -> Image.Image:
+    """The first frame with 8 bits a pixel and channel, greyscale (mode L) or RGB, as a viewer would show it.
+
+    It is turned upright as its EXIF says, transparency is laid over white, 16 bits are scaled to 8, palettes and other
+    colour spaces become RGB, one bit a pixel greyscale. What is L or RGB already stays as it is. Raises ValueError for
+    a broken picture, and for one with too many pixels before any of them is decoded.
+    """
+    if picture.width * picture.height > MOST_PIXELS:
+        raise ValueError(f"too large: {picture.width} × {picture.height} pixels; at most {MOST_PIXELS:,} are decoded")
+    with broken_is_a_value_error():
         picture.load()
+        picture = upright(picture)
+        if picture.has_transparency_data:
+            return over_white(picture)
+        if picture.mode in DEEP:
+            return scaled_to_bytes(picture)
+        if picture.mode == "F":
+            raise ValueError("levels of floating point, whose range nothing tells")
+        if picture.mode in ("L", "1"):
+            return picture if picture.mode == "L" else picture.convert("L")
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    if picture.format != "TIFF" and not any(name in picture.info for name in ("exif", "xmp", "XML:com.adobe.xmp")):
+        return picture
+    try:
+        return ImageOps.exif_transpose(picture)
+    except BROKEN:  # a damaged note about the picture makes no bad picture; it only says nothing of where up is
+        return picture
+
+
+def over_white(picture: Image.Image) -> Image.Image:
+    colour = "L" if picture.mode in ("L", "LA", "1") else "RGB"
+    layered, sheet = picture.convert("RGBA"), Image.new(colour, picture.size, "white")
+    sheet.paste(layered.convert(colour), mask=layered.getchannel("A"))
+    return sheet
+
+
+def scaled_to_bytes(picture: Image.Image) -> Image.Image:
+    """0 to 65535 → 0 to 255, rounded."""
+    levels = np.asarray(picture).astype(np.int64)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise ValueError("levels of 32 bits, whose range nothing tells")
+    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+
+
+@contextmanager
+def broken_is_a_value_error() -> Iterator[None]:
+    """Whatever Pillow raises over bytes that are no whole picture, as a ValueError; what it warns of is left unsaid."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except UnidentifiedImageError as error:  # its own text holds an address in memory
         raise ValueError("of no known image format") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
-    return picture
+    except BROKEN as error:
+        raise ValueError(str(error)[:200] or type(error).__name__) from error
 
 
 def pixels(picture: Image.Image) -> np.ndarray:
     array = np.asarray(picture)
     return array[..., None] if array.ndim == 2 else array
-
-
-def describe(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Width, height, mode, mean and deviation (0 to 255) of the pixels; for a broken image only what is wrong."""
-    try:
-        picture = read(columns)
-    except ValueError as error:
-        return {"error": str(error)}
-    array = np.asarray(picture)
-    mean, deviation = float(array.mean()), float(array.std())
-    size = {"width": picture.width, "height": picture.height}
-    return {**size, "mode": picture.mode, "mean": mean, "deviation": deviation}
 
 
 def prepare(example: np.ndarray, preparing: Preparing) -> np.ndarray:

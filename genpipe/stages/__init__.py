@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from genpipe import modalities
-from genpipe.config import faults_of
+from genpipe.config import Choice, faults_of
 from genpipe.errors import ConfigError
 from genpipe.project import Project
 
@@ -42,7 +42,7 @@ AUGMENTED = "artifacts/augment"
 DAG = (
     Stage(
         "validate",
-        reads=("data",),
+        reads=("data", "suites"),
         writes=(Output("artifacts/validate"),),
         plugins=("modalities",),
     ),
@@ -113,12 +113,24 @@ def check(project: Project) -> dict[str, Any]:
     for name, cls, given in named_by_others(found):
         faults += faults_of(cls, given, name)[1]
     try:
+        if found["ingest"]:
+            read_suite(project, found["ingest"].source)
+    except ConfigError as error:
+        faults += error.faults
+    try:
         _ = project.mlflow
     except ConfigError as error:
         faults += error.faults
     if faults:
         raise ConfigError(faults)
     return found
+
+
+def read_suite(project: Project, source: Choice) -> None:
+    """Raises ConfigError with what is wrong in the rules for the modality of `source`."""
+    from genpipe.data import suite  # pandas takes half a second, and `genpipe --help` reads this module
+
+    suite.read(project.root, modalities.load(source.module.modality(source.config)))
 
 
 def names_kind(train: Any) -> bool:

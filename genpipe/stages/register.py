@@ -20,6 +20,7 @@ from genpipe.errors import DataError
 from genpipe.files import write_json
 from genpipe.project import Project
 from genpipe.scores import scored
+from genpipe.stages import validate
 
 EVALUATION = "genpipe.evaluation"
 
@@ -40,6 +41,7 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     if version is None or not is_complete(version, project):
         training = training_of(project, config)
         tracking.log_evaluation(project, training, scores(metrics), project.artifacts / "evaluate", text)
+        tracking.log_validation(project, training, project.artifacts / "validate", shown(project))
         version = version or new_version(project, training, config)
         if EVALUATION not in version.tags:  # else it has been here before, and keeps what alias it has
             ledger.enter(project, version)
@@ -47,6 +49,11 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     noted = note(project, version)
     print(f"{version.name} version {version.version}, {noted['alias'] or 'no alias'}")
     return {"version": float(version.version)}
+
+
+def shown(project: Project) -> dict[str, Path]:
+    """The pages that show what validation found; their index leads nowhere from inside a run."""
+    return {title: page for title, page in validate.pages(project).items() if page.name != "index.html"}
 
 
 def pending(project: Project) -> bool:

@@ -11,16 +11,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from genpipe.config import Field, settings
-from genpipe.data.rules import Rule
 
 CONTENT, EXTENSION, TOKENS = "text", "txt", 128
 FIELDS = [pa.field("text", pa.string())]
 BASELINE = "letters drawn by their frequency in the training examples"
 RESIZE, ROUNDING = "cut off or repeated to one length", "none: tokens are whole numbers"
-RULES = (
-    Rule("expect_column_values_to_be_null", "error", "no ASCII text"),
-    Rule("expect_column_values_to_be_between", "length", "too short", {"min_value": 8}),
-)
+MEASUREMENTS = [pa.field("length", pa.int32())]
 
 
 @settings

@@ -49,22 +49,33 @@ def of_parts(kept: Path, parts: Sequence[Part], work: Work, depends: str) -> Ite
     The work is shared between the cores (see `parallel.ordered`, also for what `work` can be) and must not depend on
     `part.first`. Entries that no part needed are deleted in the end.
     """
-    few = len(parts) if sum(part.shard.stat().st_size for part in parts) < SMALL_BYTES else 1
+    keys = [key_of(part, depends) for part in parts]
+    sound = [entry_of(kept, key) for key in keys]
+    missing = [(key, part) for key, part, entry in zip(keys, parts, sound, strict=True) if not entry]
+    small = sum(part.shard.stat().st_size for _, part in missing) < SMALL_BYTES
+    made = parallel.ordered(partial(make, kept, work), missing, few=len(missing) if small else 1)
     used = set[Path]()
-    for entry in parallel.ordered(partial(entry_of, kept, work, depends), parts, few=few):
+    for known in sound:
+        entry = known or next(made)
         used.add(entry)
         yield entry
     for stale in set(kept.glob("*")) - used:
         stale.unlink()
 
 
-def entry_of(kept: Path, work: Work, depends: str, part: Part) -> Path:
-    """The part's entry, made unless there is a sound one."""
+def key_of(part: Part, depends: str) -> str:
     rows = b"" if part.chosen is None else np.packbits(part.chosen).tobytes()
-    key = hashlib.sha256(f"{digest_of(part.shard)} {depends} ".encode() + rows).hexdigest()[:32]
-    for entry in kept.glob(f"{key}-*"):
-        if entry.name == f"{key}-{digest_of(entry)}":
-            return entry
+    return hashlib.sha256(f"{digest_of(part.shard)} {depends} ".encode() + rows).hexdigest()[:32]
+
+
+def entry_of(kept: Path, key: str) -> Path | None:
+    """The entry of that key, if there is a sound one."""
+    return next((entry for entry in kept.glob(f"{key}-*") if entry.name == f"{key}-{digest_of(entry)}"), None)
+
+
+def make(kept: Path, work: Work, missing: tuple[str, Part]) -> Path:
+    """A new entry."""
+    key, part = missing
     with written_aside(kept / key) as aside:
         work(part, aside)
     return (kept / key).rename(kept / f"{key}-{digest_of(kept / key)}")

@@ -221,6 +221,8 @@ def pixels(picture: Image.Image) -> np.ndarray:
 
 def prepare(example: np.ndarray, preparing: Preparing) -> np.ndarray:
     """(H, W, C) → (C, S, S) uint8: coloured as asked, the centre square cut out and resized (Lanczos, antialiased)."""
+    if not preparing.size and preparing.colour == "as stored":
+        return np.ascontiguousarray(example.transpose(2, 0, 1))
     picture = Image.fromarray(example[..., 0] if example.shape[-1] == 1 else example)
     if preparing.colour != "as stored":
         picture = picture.convert({"grey": "L", "rgb": "RGB"}[preparing.colour])

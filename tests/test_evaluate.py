@@ -20,6 +20,7 @@ from genpipe.data.arrays import Arrays, DataSpec, write_arrays
 from genpipe.devices import Compute
 from genpipe.errors import ConfigError, DataError
 from genpipe.files import write_json
+from genpipe.metrics import SCORES
 from genpipe.modalities import image
 from genpipe.project import Project
 from genpipe.stages import calibrate, evaluate
@@ -156,6 +157,29 @@ def test_the_bench_tells_real_from_noisy_and_from_copied(calibrated: Project) ->
     copied = bench.alone(bench.training)
     assert copied["near_copies"] == 1
     assert copied["nearest_ratio"] == pytest.approx(0, abs=1e-3)
+
+
+def test_every_score_worsens_step_by_step_with_noise_blur_and_dropped_classes(calibrated: Project) -> None:
+    bench = Bench.prepare(calibrated, conditional=False, neighbours=5)
+    every, label = bench.training.content, np.load(calibrated.artifacts / "augment" / "train" / "label.npy")
+    real = every[:500]
+    noise = np.random.default_rng(0).normal(0, 1, real.shape)
+    noisy = [(real + deviation * noise).clip(0, 255).astype(np.uint8) for deviation in (0, 40, 80, 160)]
+    blurred = [real]
+    for _ in range(3):
+        wide = np.pad(blurred[-1].astype(float), [(0, 0), (0, 0), (1, 1), (1, 1)], "edge")
+        blurred.append((sum(wide[..., y : y + 8, x : x + 8] for y in range(3) for x in range(3)) / 9).astype(np.uint8))
+    dropped = [every[label < classes][:120] for classes in (10, 7, 4, 1)]
+
+    def worsens(sets: list[np.ndarray], *names: str) -> bool:
+        found = [bench.likeness(Seen(x, bench.evaluator.features(x)), bench.held_out) for x in sets]
+        signs = {name: 1 if SCORES[name].better == "lower" else -1 for name in names}
+        return all((np.diff([sign * scores[name] for scores in found]) > 0).all() for name, sign in signs.items())
+
+    both = ("frechet_distance", "kernel_distance")
+    assert worsens(noisy, *both, "precision", "density", "coverage")
+    assert worsens(blurred, *both, "precision", "coverage")
+    assert worsens(dropped, *both, "recall", "coverage")
 
 
 def copies(bench: Bench, plan: Plan) -> np.ndarray:

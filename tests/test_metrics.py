@@ -62,6 +62,25 @@ def test_kernel_distance_by_hand() -> None:
     assert kernel_distance(np.array([[0.0], [1.0]]), np.array([[1.0], [2.0]])) == pytest.approx(9.5)
 
 
+def test_frechet_distance_of_two_gaussians_a_known_mean_apart() -> None:
+    first, second = np.random.default_rng(0).standard_normal((2, 20_000, 4))
+    assert frechet_distance(first, second + 2) == pytest.approx(4 * 2**2, rel=0.02)  # equal covariances add nothing
+
+
+def test_kernel_distance_of_two_gaussians_a_known_mean_apart() -> None:
+    """Of N(0, 1) and N(1, 1): E (xy + 1)³ is 4 within the first, 32 within the second and 7 across: 4 + 32 - 14."""
+    draws = np.random.default_rng(0).standard_normal((40, 2, 300, 1))
+    found = [kernel_distance(first, second + 1) for first, second in draws]
+    assert np.mean(found) == pytest.approx(22, abs=3 * np.std(found) / np.sqrt(40))
+    assert np.std(found) / np.sqrt(40) < 1
+
+
+def test_kernel_distance_of_a_set_to_itself_is_below_nothing() -> None:
+    # within {0, 1} a pair has kernel 1; across, each example meets itself too: 1, 1, 1, 8, mean 2.75; 1 + 1 - 5.5
+    values = np.array([[0.0], [1.0]])
+    assert kernel_distance(values, values) == pytest.approx(-3.5)
+
+
 def test_kernel_distance_of_equal_distributions_has_no_bias(normal: np.ndarray) -> None:
     halves = normal.reshape(20, 2, 50, 16)
     found = [kernel_distance(first, second) for first, second in halves]
@@ -85,6 +104,12 @@ def test_overlap_by_hand() -> None:
     # 0.5 lies in the balls of 0 and 1, 4 in that of 3, 20 in none; 0, 1 and 3 lie in the ball of 0.5.
     real, samples = np.array([[0.0], [1.0], [3.0]]), np.array([[0.5], [4.0], [20.0]])
     assert overlap(real, samples, k=1) == pytest.approx(Overlap(precision=2 / 3, recall=1, density=1, coverage=1))
+
+
+def test_overlap_of_a_set_with_itself_is_whole(normal: np.ndarray) -> None:
+    found = overlap(normal[0], normal[0])
+    assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
+    assert 1 <= found.density <= 6 / 5  # a ball holds its own example and five more, the last one on its edge
 
 
 def test_overlap_of_sets_far_apart_is_nothing(normal: np.ndarray) -> None:

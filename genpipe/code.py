@@ -85,6 +85,14 @@ def copy(folder: Path, kind: str, modality: str) -> Path:
     return folder / PACKAGE.name
 
 
+def carried_digest(package: Path, served: Path) -> str:
+    """SHA-256 over the code that travels with a version: the modules of `package`, and the file that serves them."""
+    total = hashlib.sha256(served.read_bytes())
+    for file in sorted(package.rglob("*.py")):
+        total.update(f"{file.relative_to(package).as_posix()}\n".encode() + file.read_bytes())
+    return total.hexdigest()
+
+
 @cache
 def walk(start: str, without: frozenset[str] = frozenset(OBSERVERS), *, by_name: bool = False) -> dict[str, Path]:
     """Module name → file, for `start` and all that it imports from genpipe.

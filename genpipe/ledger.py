@@ -46,11 +46,14 @@ class Event:
         return f"{EVENT}{self.at:%Y%m%dT%H%M%S.%fZ}-{self.version or 'none'}"
 
     def text(self) -> str:
-        """The value of its tag. Raises RegistryError when it does not fit there."""
-        written = json.dumps({**asdict(self), "at": self.at.isoformat()}, ensure_ascii=False)
-        if len(written) > LONGEST:
-            raise RegistryError(f"reason and verdict take {len(written)} characters of {LONGEST}; shorten --why")
-        return written
+        """The value of its tag; a verdict too long for it is cut. Raises RegistryError when the reason is."""
+        over = len(self.written()) - LONGEST
+        if over > 0 and len(self.verdict) <= over:
+            raise RegistryError(f"the reason has {len(self.why)} characters, {over} too many; shorten it (--why)")
+        return replace(self, verdict=f"{self.verdict[: -over - 1]}…").written() if over > 0 else self.written()
+
+    def written(self) -> str:
+        return json.dumps({**asdict(self), "at": self.at.isoformat()}, ensure_ascii=False)
 
     @classmethod
     def parse(cls, key: str, text: str) -> "Event":

@@ -5,6 +5,7 @@ must draw samples from them in a fresh process.
 """
 
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 from rich.console import Console
@@ -20,6 +21,7 @@ from genpipe.stages.register import EVALUATION
 from genpipe.tracking import COMMIT, DIRTY
 
 PROBED = 4  # samples that a version must give
+SHOWN = 100  # characters of a verdict in the table; all of it stands in the version's description
 
 
 def promote(directory: Path, word: str, why: str, *, allow_dirty: bool) -> None:
@@ -58,7 +60,8 @@ def history(directory: Path) -> None:
     table = Table(Column("when (UTC)", no_wrap=True), *columns, title=f"Champions of {name}", title_justify="left")
     for event in past:
         numbers = (str(number or "none") for number in (event.version, event.replaced))
-        table.add_row(f"{event.at:%Y-%m-%d %H:%M}", event.kind, *numbers, event.by, event.why, event.verdict)
+        verdict = shorten(event.verdict, SHOWN, placeholder=" …")
+        table.add_row(f"{event.at:%Y-%m-%d %H:%M}", event.kind, *numbers, event.by, event.why, verdict)
     Console().print(table, highlight=False)
 
 

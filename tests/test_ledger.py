@@ -16,6 +16,8 @@ from genpipe.ledger import CHALLENGER, CHAMPION, EVENT
 from genpipe.project import Project
 from genpipe.tracking import connect
 from tests import projects
+from tests.clones import Clone
+from tests.test_pipeline import post, served
 
 NAME = "genpipe"  # the default of mlflow.yml
 STORE = "mlflow.db"
@@ -188,12 +190,33 @@ def test_events_keep_their_order_when_a_clock_is_behind(project: Project) -> Non
 
 
 def test_a_broken_tag_and_a_reason_too_long_are_told(project: Project) -> None:
-    with pytest.raises(RegistryError, match="shorten --why"):
+    with pytest.raises(RegistryError, match=r"the reason has 5000 characters, \d+ too many; shorten it \(--why\)"):
         ledger.promote(project, version(project, 1), why="long " * 1_000)
     assert registry.aliases(project) == {}
+    ledger.promote(project, version(project, 1), why="short", verdict='"quoted" and long ' * 1_000)
+    (event,) = ledger.events(project)
+    assert len(event.written()) <= ledger.LONGEST
+    assert event.verdict.endswith("…")
     client(project).set_registered_model_tag(NAME, f"{EVENT}now", "{}")
     with pytest.raises(RegistryError, match=r"'genpipe\.event\.now' holds no event"):
         ledger.events(project)
+
+
+@pytest.mark.slow
+def test_on_a_server_an_alias_that_somebody_moved_by_rest_is_noticed(project: Project) -> None:
+    promote(project, 1, 2)
+    (project.root / ".genpipe").mkdir(exist_ok=True)
+    words = ("mlflow", "server", "--backend-store-uri", project.mlflow.server.mlflow_tracking_uri)
+    with served(Clone(project.root), words, "/health", {}) as address:
+        (project.root / "mlflow.yml").write_text(f"server: {{mlflow_tracking_uri: '{address}'}}\n")
+        there = at(project.root)
+        post(f"{address}/api/2.0/mlflow/registered-models/alias", {"name": NAME, "alias": CHAMPION, "version": "4"})
+        assert moves(there)[2:] == [("moved outside", 4, 2)]
+        assert ledger.rollback(there, why="who was that?").version == 2
+        promote(there, 3)
+        assert registry.aliases(there) == {CHAMPION: 3, CHALLENGER: 4}
+        with pytest.raises(RegistryError, match=r"registry http://127.* answered: .*Model Version .*version=9\D"):
+            registry.set_alias(there, CHAMPION, 9)
 
 
 # Killed at every step: children that promote or roll back, each killed before or after one of its writes.

@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--label", help="only this class; all of them in turn unless given")
     sample.epilog = "Further options are the kind's own, such as --truncation 0.7; a wrong one lists those there are."
 
-    add_data(commands.add_parser("data", help="compare versions of the data"), common)
+    add_data(commands.add_parser("data", help="compare versions of the data, take examples out of them"), common)
     add_promotions(add)
     add("recipes", "list the ready sets of settings", command_recipes)
     add("generators", "list the kinds of models, with what each can do", command_generators)
@@ -80,6 +80,16 @@ def add_data(data: argparse.ArgumentParser, common: argparse.ArgumentParser) -> 
     diff.add_argument("new", metavar="B", nargs="?", default=".", help="another, or . for the working tree (.)")
     diff.add_argument("--json", action="store_true", help="all of it, as JSON")
     diff.set_defaults(do=command_data_diff)
+
+    text = "take examples out for good (consent withdrawn): out of data, arrays and caches; tell which models knew them"
+    remove = commands.add_parser("remove", help=text, description=text, parents=[common])
+    remove.add_argument("ids", metavar="ID", nargs="*", help="an example's id, or the beginning of one")
+    remove.add_argument("--path", metavar="PATTERN", help="those whose original file matches, such as 'portraits/7*'")
+    remove.add_argument("--from", dest="file", type=Path, metavar="FILE", help="a file with an id a line")
+    remove.add_argument("--gc", action="store_true", help="clean DVC's cache, which drops all versions but this one")
+    remove.add_argument("--cloud", action="store_true", help="clean DVC's remote too")
+    remove.add_argument("--yes", action="store_true", help="do not ask")
+    remove.set_defaults(do=command_data_remove)
 
 
 def add_promotions(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -148,6 +158,13 @@ def command_data_diff(arguments: argparse.Namespace) -> None:
     from genpipe import changes
 
     changes.show(arguments.directory, arguments.old, arguments.new, as_json=arguments.json)
+
+
+def command_data_remove(arguments: argparse.Namespace) -> None:
+    from genpipe import removal
+
+    ids = [*arguments.ids, *(arguments.file.read_text(encoding="utf-8").split() if arguments.file else [])]
+    removal.remove(arguments.directory, ids, arguments.path, gc=arguments.gc, cloud=arguments.cloud, yes=arguments.yes)
 
 
 def command_recipes(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """The joint with DVC: dvc.yaml printed from the table of stages, a stage run or skipped, data versioned."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Collection
@@ -13,7 +14,7 @@ from genpipe.errors import StageError
 from genpipe.files import written_aside
 from genpipe.processes import own_environment
 from genpipe.project import Project
-from genpipe.stages import DAG, Output, Stage
+from genpipe.stages import DAG, STAGES, Output, Stage
 
 DVC = (sys.executable, "-m", "dvc")
 ADVICE = (
@@ -26,6 +27,7 @@ ADVICE = (
     "Generating lock file",
     "Data and pipelines are up to date",
 )
+GC = ("gc", "--workspace", "--force")
 HEADER = (
     "# Printed by `genpipe dvc` from the table of stages (genpipe/stages/__init__.py); edit that and print again.\n"
 )
@@ -105,6 +107,25 @@ def restore_data(project: Project) -> bool:
         print(f"what data.dvc names is in no {'remote' if remote else 'cache'} here; the source is read instead{why}")
         return False
     return True
+
+
+def discard(project: Project, names: Collection[str]) -> None:
+    """Delete the outputs of stages, and what dvc.lock says of them, as if they had never run."""
+    for path in [project.root / output.path for name in names for output in STAGES[name].writes]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+    lock = project.root / "dvc.lock"
+    if lock.exists():
+        content = yaml.safe_load(lock.read_text(encoding="utf-8"))
+        content["stages"] = {name: entry for name, entry in content["stages"].items() if name not in names}
+        with written_aside(lock) as aside:
+            aside.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def collect_garbage(project: Project, *, cloud: bool) -> None:
+    """Delete from DVC's cache, and from the remote, all that the working tree's data.dvc and dvc.lock don't name."""
+    dvc(project, *GC, *(["--cloud"] if cloud else []))
 
 
 def changed(project: Project) -> list[str]:

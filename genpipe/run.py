@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genpipe import PACKAGE, dag, locks, summary
-from genpipe.errors import ConfigError
+from genpipe.errors import ConfigError, DataError
 from genpipe.files import written_aside
 from genpipe.project import Project
 from genpipe.stages import STAGES, check
@@ -36,6 +36,7 @@ def run(directory: Path, changes: Sequence[str], *, dry: bool) -> int:
     if changes:
         project = change(project, changes, write=not dry)
     check(project)
+    refuse_unfinished(project)
     if dry:
         summary.show_plan(plan(project))
         return 0
@@ -49,6 +50,13 @@ def run(directory: Path, changes: Sequence[str], *, dry: bool) -> int:
 
     summary.show(project, pipeline(project.root))
     return 0
+
+
+def refuse_unfinished(project: Project) -> None:
+    from genpipe import removal
+
+    if removal.unfinished(project):
+        raise DataError("a removal of examples was interrupted; `genpipe data remove` completes it")
 
 
 def set_defaults() -> None:

@@ -26,6 +26,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from PIL.Image import Image
 
 from genpipe import membership
@@ -41,6 +42,7 @@ TRAINING, RESTORED, VALIDATION = "genpipe.training", "genpipe.restored", "genpip
 DATASET, ROWS, FILES = "genpipe.dataset", "genpipe.data", "genpipe.dvc.data"
 COMMIT, DIRTY = "mlflow.source.git.commit", "genpipe.dirty"  # DIRTY: whether anything was not in that commit
 ORIGIN = (TRAINING, DATASET, ROWS, FILES, COMMIT, DIRTY)
+SHOWING_DATA = {"evaluation/neighbours.png", "evaluation/report.html"}
 FLUSH_SECONDS, BATCH = 2.0, 900  # MLflow takes at most 1,000 metrics a call
 CODE = ("genpipe", "flows", "tasks", "params.yaml", "dvc.yaml")
 
@@ -152,6 +154,18 @@ def find_run(project: Project, digest: str, states: tuple[str, ...]) -> Run | No
         [connect(project)], f"tags.`{TRAINING}` = '{digest}'", order_by=["attributes.start_time DESC"]
     )
     return next((run for run in runs if run.info.status in states), None)
+
+
+def training_runs(project: Project) -> list[Run]:
+    """Every run of a training, newest first."""
+    client, place = mlflow.MlflowClient(), [connect(project)]
+    query, newest = f"tags.`{TRAINING}` LIKE '%'", ["attributes.start_time DESC"]
+    found = client.search_runs(place, query, order_by=newest)
+    runs = list(found)
+    while found.token:
+        found = client.search_runs(place, query, order_by=newest, page_token=found.token)
+        runs += found
+    return runs
 
 
 def restored_run(project: Project, digest: str, config: Mapping[str, Any], curves: list[dict[str, float]]) -> str:
@@ -306,6 +320,15 @@ def rows_of(run: Run, keys: Sequence[bytes]) -> dict[bytes, str] | None:
         files = [Path(client.download_artifacts(run.info.run_id, name, folder)) for name in names]
         known = [membership.found(file, keys) for file in files]
     return dict(pair for one in known for pair in one.items()) if known else None
+
+
+def delete_pictures_of_data(run_id: str) -> None:
+    """Delete what a run keeps of its evaluation that shows training examples."""
+    client = mlflow.MlflowClient()
+    files = {file.path for file in client.list_artifacts(run_id, "evaluation")}
+    store = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
+    for file in sorted(files & SHOWING_DATA):
+        store.delete_artifacts(file)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

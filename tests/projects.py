@@ -15,6 +15,7 @@ from genpipe.stages import STAGES
 
 def make(folder: Path, **sections: Any) -> Project:
     """A project with these sections of params.yaml, the others at their defaults."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump({name: sections.get(name, {}) for name in STAGES}))
     (folder / "dvc.yaml").write_text("stages: {}\n")
     shutil.copytree(PACKAGE.parent / "suites", folder / "suites", dirs_exist_ok=True)

@@ -16,6 +16,7 @@ from genpipe.metrics import SCORES, agreement, frechet, kernel, memorisation, ne
 from genpipe.scores import FORMAT, PARTS, scored
 
 CONTESTANT = {"generator", "weights", "sampling", "device", "training_digest", "model_digest", "samples_digest"}
+TOLD = {"dataset_licence", "dataset_citation", "dataset_source"}  # told, and no part of the protocol
 ABSENT = "nothing"
 SHOWN = 12  # characters of a digest
 VERSIONS = {
@@ -63,7 +64,7 @@ def flat(card: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol of a card, a mapping within it by dotted names."""
     found: dict[str, Any] = {}
     for name, value in card.items():
-        if name in CONTESTANT:
+        if name in CONTESTANT | TOLD:
             continue
         found |= (
             {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, Mapping) else {name: value}

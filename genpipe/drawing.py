@@ -13,7 +13,7 @@ import yaml
 
 from genpipe import ledger, modalities, registry, versions
 from genpipe.config import explain, parse, plain
-from genpipe.data.arrays import DataSpec
+from genpipe.data.arrays import ORIGIN, DataSpec
 from genpipe.errors import ConfigError, DataError
 from genpipe.files import write_json
 from genpipe.project import Project
@@ -59,7 +59,7 @@ def write_samples(
     names = [None] * count if drawn.labels is None else [data.classes[number] for number in drawn.labels]
     entries = [{"file": file.name, "label": name} for file, name in zip(files, names, strict=True)]
     named = {"model": model, **origin, "digest": model_digest(folder), "kind": kind, "seed": seed}
-    manifest = {**named, "sampling": drawn.settings, "samples": entries}
+    manifest = {**named, "sampling": drawn.settings, "data": data_of(folder), "samples": entries}
     write_json(out / "manifest.json", manifest)
     print(f"{len(files)} samples and manifest.json in {out}")
 
@@ -92,6 +92,13 @@ def about(folder: Path) -> dict[str, Any]:
     """The config.json of a model's folder."""
     content: dict[str, Any] = json.loads(find(folder, "config.json").read_text(encoding="utf-8"))
     return content
+
+
+def data_of(folder: Path) -> dict[str, str] | None:
+    """Whose data the model was trained on: name, licence, citation, source; None for a model that does not tell."""
+    places = [*folder.rglob(ORIGIN), folder.parent / "augment" / ORIGIN]  # of a version, of train's outputs
+    found = next((place for place in places if place.exists()), None)
+    return json.loads(found.read_text(encoding="utf-8")) if found else None
 
 
 def labels_of(data: DataSpec, count: int, label: str | None) -> np.ndarray:

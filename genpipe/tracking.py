@@ -235,7 +235,7 @@ def dataset_of(project: Project) -> dict[str, Any]:
     about = stored.about
     return {
         "name": about.name, "modality": about.modality, "rows": stored.rows,
-        "licence": about.licence, "source": about.source,
+        "licence": about.licence, "citation": about.citation, "source": about.source,
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from genpipe.data.arrays import DataSpec, write_arrays
+from genpipe.data.arrays import ORIGIN, DataSpec, write_arrays
 from genpipe.files import write_json
 
 
@@ -41,4 +41,5 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_arrays(folder / split, {"image": image[rows], "label": label[rows], "id": name[rows]})
     spec = DataSpec("image", (1, 8, 8), tuple("0123456789"))
     write_json(folder / "meta.json", {**spec.plain(), "augmentation": {}})
+    write_json(folder / ORIGIN, {"name": "digits", "licence": "CC-BY-4.0", "citation": "Alpaydin", "source": "UCI"})
     return folder

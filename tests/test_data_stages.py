@@ -132,6 +132,16 @@ def test_arrays_hold_the_accepted_pixels_and_labels(mixed: Project) -> None:
     assert [wanted[pixels.tobytes()] for pixels in train["image"]] == train["label"].tolist()
 
 
+def test_a_corrected_licence_reaches_the_arrays_and_trains_nothing_anew(mixed: Project) -> None:
+    projects.run(mixed, "validate", "augment")
+    folder, read = mixed.artifacts / "augment", ("meta.json", "train/image.npy", "validation/image.npy")
+    before = {name: (folder / name).read_bytes() for name in read}
+    projects.with_rows(mixed, replace(ABOUT, licence="CC0"), [])
+    projects.run(mixed, "validate", "augment")
+    assert json.loads((folder / "origin.json").read_text())["licence"] == "CC0"
+    assert {name: (folder / name).read_bytes() for name in read} == before
+
+
 def test_sizes_that_differ_need_a_size(tmp_path: Path) -> None:
     rows = [*good(60), encoded(Image.fromarray(np.random.default_rng(3).integers(0, 256, (9, 8), np.uint8)))]
     project = projects.with_rows(projects.make(tmp_path, **FEW), ABOUT, rows)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from genpipe import generators, report, sampling, training
+from genpipe import cards, generators, report, sampling, training
 from genpipe.baseline import draw, draw_by_class
 from genpipe.bench import Bench, Plan, Seen
 from genpipe.config import Choice, plain
@@ -44,6 +44,17 @@ def project(request: pytest.FixtureRequest, calibrated: Project, tmp_path_factor
     shutil.copytree(calibrated.artifacts, root / "artifacts")
     train(Project(root), conditional=request.param)
     return Project(root)
+
+
+def test_whose_data_they_are_is_told_and_compared_by_nobody(project: Project) -> None:
+    evaluate.run(FEW, project)
+    metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text())
+    told = {"dataset_licence": "CC-BY-4.0", "dataset_citation": "Alpaydin", "dataset_source": "UCI"}
+    assert metrics["card"] | told == metrics["card"]
+    page = (project.artifacts / "evaluate" / "report.html").read_text()
+    assert "<dt>dataset licence</dt><dd>CC-BY-4.0</dd>" in page
+    assert "<dt>dataset citation</dt><dd>Alpaydin</dd>" in page
+    assert cards.differences(metrics["card"], metrics["card"] | {"dataset_licence": "CC-BY-4.0, corrected"}) == []
 
 
 def train(project: Project, conditional: bool) -> None:

@@ -97,6 +97,11 @@ def test_the_run_in_mlflow_tells_how_the_model_came_to_be(clone: Clone, client: 
     assert run.data.params["generator.kind"] == "gan"
     assert run.data.params["ema_decay"] == "0.999"  # a default, written out
     assert run.data.tags["genpipe.flow_run"]
+    data = json.loads(run.data.tags["genpipe.dataset"])
+    assert (data["licence"], data["citation"][:11]) == ("CC-BY-4.0", "E. Alpaydin")
+    assert "Licence: CC-BY-4.0. E. Alpaydin" in run.data.tags["mlflow.note.content"]
+    (version,) = client.search_model_versions(f"run_id = '{run.info.run_id}'")
+    assert "Licence: CC-BY-4.0. E. Alpaydin" in version.description
     assert run.data.tags["mlflow.source.git.commit"] == clone.git("rev-parse", "HEAD").strip()
     (used,) = run.inputs.dataset_inputs
     assert used.dataset.digest == yaml.safe_load((clone.root / "data.dvc").read_text())["outs"][0]["md5"]
@@ -139,6 +144,8 @@ def test_the_registered_model_is_sampled_by_the_code_that_it_carries(clone: Clon
     manifest = json.loads((there / "manifest.json").read_text())
     assert manifest["sampling"] == {"truncation": 1.0}
     assert [entry["label"] for entry in manifest["samples"][:3]] == ["0", "1", "2"]
+    assert (manifest["data"]["name"], manifest["data"]["licence"]) == ("digits", "CC-BY-4.0")
+    assert json.loads((here / "manifest.json").read_text())["data"] == manifest["data"]
 
 
 def test_wrong_words_to_sample_are_answered_with_what_is_allowed(clone: Clone, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Arrays that training reads: one folder a split, one .npy file a column, memory-mapped, as stored (uint8, tokens).
 
-artifacts/augment/meta.json says what they are: see `DataSpec`.
+artifacts/augment/meta.json says what they are: see `DataSpec`. ORIGIN beside it says whose they are; it is a file of
+its own, so that a corrected licence trains nothing anew.
 """
 
 import json
@@ -15,6 +16,7 @@ from numpy.lib import format as npy
 
 from genpipe.errors import DataError
 
+ORIGIN = "origin.json"  # name, licence, citation and source, as dataset.yaml has them
 SPLITS = ("train", "validation", "test")
 
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from genpipe import code, modalities
 from genpipe.config import Field, parse, plain, settings
 from genpipe.data import cache, dataset
-from genpipe.data.arrays import SPLITS, Column, DataSpec
+from genpipe.data.arrays import ORIGIN, SPLITS, Column, DataSpec
 from genpipe.data.cache import Part
 from genpipe.data.dataset import Stored
 from genpipe.errors import DataError
@@ -42,7 +42,7 @@ class Config:
 
 
 def run(cfg: Config, project: Project) -> dict[str, float]:
-    """Write artifacts/augment/{train,validation,test}/*.npy, meta.json and preview.png."""
+    """Write artifacts/augment/{train,validation,test}/*.npy, meta.json, origin.json and preview.png."""
     stored = Stored.find(project.data)
     modality = modalities.load(stored.about.modality)
     preparing = parse(modality.Preparing, cfg.prepare, "augment.prepare")
@@ -59,6 +59,9 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     folder = project.artifacts / "augment"
     write_json(folder / "meta.json", {**spec.plain(), "dataset": stored.about.name, "counts": counts,
                "prepare": plain(preparing), "augmentation": plain(augmentation)})  # fmt: skip
+    about = stored.about
+    write_json(folder / ORIGIN, {"name": about.name, "licence": about.licence, "citation": about.citation,
+               "source": about.source})  # fmt: skip
     preview(modality, augmentation, np.load(folder / "train" / f"{modality.CONTENT}.npy", mmap_mode="r"), project)
     print(json.dumps(counts))
     return {split: float(count) for split, count in counts.items()}

@@ -18,7 +18,7 @@ import torch
 from genpipe import cards, generators, modalities, report, sampling
 from genpipe.bench import MOST_REAL, Bench, Draw, Plan, Seen, rounded, table
 from genpipe.config import Field, parse, plain, settings
-from genpipe.data.arrays import Arrays, write_arrays
+from genpipe.data.arrays import ORIGIN, Arrays, write_arrays
 from genpipe.devices import choose_device
 from genpipe.errors import DataError
 from genpipe.evaluator import CARD, Evaluator
@@ -67,6 +67,7 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     samples = sampling.draw(model, plan.count, plan.seed, chosen, labels=plan.labels, device=device)[column]
     draws, scores = scored(bench, plan, samples)
     card = contestant(project, config, plain(chosen), samples, device) | protocol(cfg, project, bench, plan)
+    card |= origin(project)
     shutil.rmtree(folder / "samples", ignore_errors=True)  # an earlier model may have left labels
     write_arrays(folder / "samples", columns_of(draws[0].samples, column))
     draw_pictures(folder, bench, draws[0].samples, cfg.columns)
@@ -185,6 +186,12 @@ def floor_caveat(evaluator: Evaluator) -> str:
         "the evaluator's features were fitted to these training examples, so the floors of Fréchet and kernel distance "
         "are not quite those of fresh real data"
     )
+
+
+def origin(project: Project) -> dict[str, str]:
+    """Whose data these are, which no comparison asks (`cards.TOLD`)."""
+    said = json.loads((project.artifacts / "augment" / ORIGIN).read_text(encoding="utf-8"))
+    return {f"dataset_{name}": said[name] for name in ("licence", "citation", "source")}
 
 
 def columns_of(samples: Seen, column: str) -> dict[str, np.ndarray]:

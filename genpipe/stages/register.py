@@ -14,7 +14,7 @@ from typing import Any
 
 from genpipe import code, ledger, modalities, registry, tracking
 from genpipe.config import Field, parse, plain, settings
-from genpipe.data.arrays import Arrays, DataSpec
+from genpipe.data.arrays import ORIGIN, Arrays, DataSpec
 from genpipe.data.dataset import Stored
 from genpipe.errors import DataError
 from genpipe.files import write_json
@@ -117,7 +117,7 @@ def training_of(project: Project, config: Mapping[str, Any]) -> str:
 
 
 def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> registry.ModelVersion:
-    """Log the model's two files and the code that samples it, and register them."""
+    """Log the model's two files, whose data it was trained on, and the code that samples it, and register them."""
     from genpipe import generators  # torch takes seconds, and most calls find nothing to do
 
     data, generator = config["data"], config["train"]["generator"]
@@ -133,6 +133,7 @@ def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> reg
         files.mkdir()
         for name in ("model.safetensors", "config.json"):
             shutil.copy(project.artifacts / "train" / name, files)
+        shutil.copy(project.artifacts / "augment" / ORIGIN, files)
         signature = registry.signature(model.takes(), params, tuple(data["shape"]), dtype)
         tags = {tracking.TRAINING: config["digest"], registry.MODEL: model_digest(project)}
         tags |= tracking.run_origin(project, run_id)

@@ -83,10 +83,10 @@ def version_data(project: Project, rows_digest: str) -> None:
     file = project.root / "data.dvc"
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     if content.get("meta") != {"rows": rows_digest}:
-        with written_aside(file) as aside:
-            aside.write_text(
-                yaml.safe_dump({**content, "meta": {"rows": rows_digest}}, sort_keys=False), encoding="utf-8"
-            )
+        # Not beside data.dvc: DVC would take what a crash leaves there for a second one.
+        aside = project.root / ".dvc" / "tmp" / file.name
+        aside.write_text(yaml.safe_dump({**content, "meta": {"rows": rows_digest}}, sort_keys=False), encoding="utf-8")
+        aside.replace(file)
 
 
 def versioned_rows(project: Project) -> str | None:

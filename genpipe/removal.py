@@ -26,7 +26,7 @@ from genpipe.project import Project
 PURPOSE = "genpipe data remove"
 HOLDING = ("validate", "augment", "evaluate")  # stages whose outputs hold examples, or show them
 REPRODUCED = ("validate", "augment")  # evaluate wants a training first
-STATE = ("data_docs", "downloads")  # folders of the project's state that hold examples, or tell of them
+STATE = ("data_docs", "downloads", "unpacked")  # folders of the project's state that hold examples, or tell of them
 ORPHAN_SECONDS = 60  # that a stage may still take whose command was killed
 FEWEST_DIGITS, SHOWN, SHOWN_DIGITS = 4, 3, 12
 TAG = "genpipe.removed_rows"  # of a version: how many rows it was trained on that have been removed since

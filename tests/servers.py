@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -44,8 +44,18 @@ def missing(request: BaseHTTPRequestHandler) -> None:
     request.send_error(404)
 
 
-def whole(content: bytes, *, tag: str = '"v1"', ranges: bool = True, stop_after: int | None = None) -> Answer:
-    """Serves `content`, or the part asked for if the tag fits; once, the connection ends after `stop_after` bytes."""
+def whole(
+    content: bytes,
+    *,
+    tag: str = '"v1"',
+    ranges: bool = True,
+    stop_after: int | None = None,
+    until: Event | None = None,
+) -> Answer:
+    """Serves `content`, or the part asked for if the tag fits.
+
+    Once, the connection ends after `stop_after` bytes, after a silence `until` an event.
+    """
     cuts = [] if stop_after is None else [stop_after]
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -58,7 +68,10 @@ def whole(content: bytes, *, tag: str = '"v1"', ranges: bool = True, stop_after:
         request.send_header("ETag", tag)
         request.send_header("Content-Length", str(len(content) - start))
         request.end_headers()
-        request.wfile.write(content[start : cuts.pop() if cuts else None])
+        stop = cuts.pop() if cuts else None
+        request.wfile.write(content[start:stop])
+        if stop and until:
+            until.wait(30)
 
     return answer
 

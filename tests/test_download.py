@@ -6,7 +6,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -67,6 +69,28 @@ def test_a_later_call_resumes_what_an_earlier_one_began(tmp_path: Path) -> None:
         assert names(tmp_path) == ["data.bin.part", "data.bin.part.json"]
         fetch(place, "set", tmp_path, HOW)
     assert asked[1][1]["Range"] == "bytes=1000000-"
+
+
+def test_a_killed_download_goes_on_where_it_was(tmp_path: Path) -> None:
+    stuck, code = (
+        Event(),
+        (
+            "import sys; from pathlib import Path; from genpipe.data.download import *\n"
+            "fetch(Remote('data.bin', (sys.argv[1],), (sys.argv[2],)), 'set', Path(sys.argv[3]),"
+            " Downloading(allow_private=True))"
+        ),
+    )
+    with serving({"/data.bin": whole(CONTENT, stop_after=1_000_000, until=stuck)}) as (url, asked):
+        words = [sys.executable, "-c", code, f"{url}/data.bin", SUM, str(tmp_path)]
+        with subprocess.Popen(words) as child:
+            while not (tmp_path / "data.bin.part").exists() or (tmp_path / "data.bin.part").stat().st_size < 500_000:
+                assert child.poll() is None
+                time.sleep(0.01)
+            child.kill()
+        stuck.set()
+        assert names(tmp_path) == ["data.bin.part", "data.bin.part.json"]
+        assert fetch(remote(f"{url}/data.bin"), "set", tmp_path, HOW).read_bytes() == CONTENT
+    assert int(asked[1][1]["Range"].removeprefix("bytes=").rstrip("-")) >= 500_000
 
 
 def test_a_file_that_changed_meanwhile_is_fetched_anew(tmp_path: Path) -> None:

@@ -132,6 +132,9 @@ def test_parquet_that_is_amiss_is_told(tmp_path: Path) -> None:
         described(chosen("parquet", path="a.parquet"), tmp_path)
     with pytest.raises(DataError, match="column 'label', holds double; labels are whole numbers or names"):
         described(chosen("parquet", path="a.parquet", image="img"), tmp_path)
+    parquet(tmp_path / "c.parquet", {"image": [b"x"], "text": [["a", "b"]]})
+    with pytest.raises(DataError, match=r"column 'text', holds list.*; captions and splits are text"):
+        described(chosen("parquet", path="c.parquet"), tmp_path)
     (tmp_path / "b.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match="can't be read as Parquet"):
         described(chosen("parquet", path="b.parquet"), tmp_path)

@@ -14,7 +14,7 @@ from genpipe.errors import DataError
 from genpipe.modalities import image
 from genpipe.stages import ingest
 from tests import projects
-from tests.pictures import PIXELS, chosen, described, names, pixels_of, put, rows
+from tests.pictures import PIXELS, chosen, described, names, pixels_of, png, put, rows
 
 
 def test_sub_folders_are_classes(tmp_path: Path) -> None:
@@ -31,6 +31,13 @@ def test_classes_come_in_the_order_that_is_stated_and_others_are_for_validation_
     source = chosen("folder", path=".", classes=["rose", "aster"])
     assert described(source, tmp_path).classes == ("rose", "aster")
     assert names(source, tmp_path) == [("aster/2.png", 1), ("rose/1.png", 0), ("weed/3.png", -1)]
+
+
+def test_a_label_may_be_the_number_of_a_class_that_is_stated(tmp_path: Path) -> None:
+    put(tmp_path, "1.png", "2.png", "3.png")
+    (tmp_path / "metadata.csv").write_text("file_name,label\n1.png,1\n2.png,rose\n3.png,2\n")
+    source = chosen("folder", path=".", classes=["rose", "aster"])
+    assert names(source, tmp_path) == [("1.png", 1), ("2.png", 0), ("3.png", -1)]
 
 
 def test_a_folder_without_classes(tmp_path: Path) -> None:
@@ -110,6 +117,14 @@ def test_every_file_is_an_example_and_only_hidden_ones_are_not(tmp_path: Path) -
     found = {row["image"]["path"]: row["image"]["bytes"] for row in rows(source, tmp_path)}
     assert list(found) == ["again.png", "empty.png", "good.png", "huge.png", "notes.txt"]
     assert (found["empty.png"], found["huge.png"], found["notes.txt"]) == (b"", None, b"no image")
+
+
+def test_a_file_whose_name_is_no_text_is_an_example_too(tmp_path: Path) -> None:
+    put(tmp_path, "good.png")
+    (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(png(PIXELS[1]))
+    source = chosen("folder", path=".")
+    stored, _ = dataset.add(tmp_path / "data", described(source, tmp_path), rows(source, tmp_path))
+    assert [row["image"]["path"] for row in stored.read_rows()] == ["good.png", "\\udcff.png"]
 
 
 def test_rows_without_bytes_are_known_by_their_path(tmp_path: Path) -> None:

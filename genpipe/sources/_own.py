@@ -96,8 +96,16 @@ def numbers(count: int, given: Sequence[str]) -> tuple[str, ...]:
 
 
 def label_of(name: str | None, places: Mapping[str, int]) -> int | None:
-    """A class by its name: its number, None without a name, -1 (which validation sets aside) for an unknown one."""
-    return None if not name else places.get(name, -1)
+    """A class by its name or number: its number, None for no name, -1 (which validation sets aside) for an unknown."""
+    if not name:
+        return None
+    number = int(name) if name.isdecimal() else -1
+    return places.get(name, number if number < len(places) else -1)
+
+
+def legible(name: str) -> str:
+    """A file's name as text, where its bytes are no UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def pictures(array: np.ndarray, said_by: str) -> np.ndarray:

@@ -64,7 +64,7 @@ def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
     like = describe(config, root)
     folder, places = _own.existing(root, config.path), {name: number for number, name in enumerate(like.classes)}
     for one in found(folder, config):
-        content = {"bytes": _own.read_bytes(folder / one.name, config.max_file_bytes), "path": one.name}
+        content = {"bytes": _own.read_bytes(folder / one.name, config.max_file_bytes), "path": _own.legible(one.name)}
         yield _own.example(content, _own.label_of(one.label, places), one.split, one.text, like)
 
 
@@ -96,7 +96,7 @@ def placed(name: str, splits: Mapping[str, str]) -> tuple[str | None, str | None
     above = PurePosixPath(name).parts[:-1]
     split = splits.get(above[0]) if above else None
     classes = above[1:] if split else above
-    return split, classes[0] if classes else None
+    return split, _own.legible(classes[0]) if classes else None
 
 
 def split_folders(folder: Path) -> dict[str, str]:

@@ -102,12 +102,19 @@ def check_columns(config: Config, file: Path, schema: pa.Schema, first: pa.Schem
         raise DataError(f"{file}, column '{config.image}', holds {kind}; images are binary or {{bytes, path}}")
     if config.label in schema.names:
         kind = schema.field(config.label).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        if not (pa.types.is_integer(kind) or is_text(kind)):
             raise DataError(f"{file}, column '{config.label}', holds {kind}; labels are whole numbers or names")
+    for name in (config.text, config.split):
+        if name in schema.names and not is_text(schema.field(name).type):
+            raise DataError(f"{file}, column '{name}', holds {schema.field(name).type}; captions and splits are text")
     for name in (config.label, config.text):
         if (name in schema.names) != (name in first.names):
             raise DataError(f"{file} differs from the first file in having a column '{name}' or not; all must be alike")
+
+
+def is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def files_of(config: Config, root: Path) -> list[Path]:

@@ -93,13 +93,14 @@ def test_a_killed_download_goes_on_where_it_was(tmp_path: Path) -> None:
     assert int(asked[1][1]["Range"].removeprefix("bytes=").rstrip("-")) >= 500_000
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_anew(tmp_path: Path) -> None:
-    with serving({"/data.bin": whole(CONTENT, tag='"v2"')}) as (url, asked):
+@pytest.mark.parametrize(("careless", "requests"), [(False, 1), (True, 2)])
+def test_a_file_that_changed_meanwhile_is_fetched_anew(tmp_path: Path, careless: bool, requests: int) -> None:
+    with serving({"/data.bin": whole(CONTENT, tag='"v2"', careless=careless)}) as (url, asked):
         (tmp_path / "data.bin.part").write_bytes(b"old")
         note = {"url": f"{url}/data.bin", "version": '"v1"'}
         (tmp_path / "data.bin.part.json").write_text(json.dumps(note))
         assert fetch(remote(f"{url}/data.bin"), "set", tmp_path, HOW).read_bytes() == CONTENT
-    assert [headers.get("If-Range") for _, headers in asked] == ['"v1"']
+    assert [headers.get("If-Range") for _, headers in asked] == ['"v1"', None][:requests]
 
 
 def test_a_part_that_goes_on_wrongly_is_fetched_anew(tmp_path: Path) -> None:

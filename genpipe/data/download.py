@@ -99,6 +99,8 @@ def places(remote: Remote, owner: str) -> Iterator[str]:
 def bare(place: str) -> str:
     """A place without what may be secret in a URL: the password before the host, the words after the path."""
     parts = urlsplit(place)
+    if parts.scheme not in ("http", "https"):
+        return place
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
@@ -168,7 +170,8 @@ def answered(url: str, attempt: int, asked: Mapping[str, str], how: Downloading)
     except httpx.TransportError as error:
         raise FetchError(f"the connection failed ({error or type(error).__name__})", again=True) from error
     except socket.gaierror as error:
-        raise FetchError(f"the host's name can't be looked up ({error.strerror})") from error
+        again = error.errno == socket.EAI_AGAIN
+        raise FetchError(f"the host's name can't be looked up ({error.strerror})", again=again) from error
     except (httpx.InvalidURL, UnicodeError) as error:
         raise FetchError(f"no valid URL ({error})") from error
 

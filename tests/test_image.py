@@ -1,11 +1,14 @@
 """Images: what is stored comes back, augmentation turns as torchvision does, pictures and files are what they show."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from torchvision.transforms.v2 import functional as reference
 
 from genpipe.modalities import image
@@ -99,3 +102,86 @@ def test_written_files_hold_the_pixels(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(second)), grey[1, 0])
     (only,) = image.write(colour, tmp_path)
     assert np.array_equal(np.asarray(Image.open(only)), colour[0].transpose(1, 2, 0))
+
+
+def decoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> np.ndarray:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return image.decode({"image": {"bytes": buffer.getvalue(), "path": None}})
+
+
+COLOUR = np.random.default_rng(3).integers(0, 256, (6, 5, 3), np.uint8)
+
+
+def test_sixteen_bits_are_scaled_not_cut_off() -> None:
+    levels = np.array([[0, 128, 129, 256, 257, 32_768, 65_406, 65_407, 65_535]], np.uint16)
+    assert decoded(Image.fromarray(levels))[..., 0].tolist() == [[0, 0, 1, 1, 1, 128, 254, 255, 255]]
+    assert decoded(Image.fromarray(levels), "TIFF")[..., 0].tolist() == [[0, 0, 1, 1, 1, 128, 254, 255, 255]]
+    with pytest.raises(ValueError, match="levels of 32 bits, whose range nothing tells"):
+        decoded(Image.fromarray(np.array([[70_000, 1]], np.int32)), "TIFF")
+
+
+def test_palettes_bits_and_other_colour_spaces_become_grey_or_rgb() -> None:
+    picture = Image.fromarray(COLOUR)
+    exact = picture.quantize(30)
+    assert np.array_equal(decoded(exact), np.asarray(exact.convert("RGB")))
+    assert decoded(picture.convert("1")).shape == (6, 5, 1)
+    assert set(decoded(picture.convert("1")).ravel()) == {0, 255}
+    flat = Image.new("CMYK", (8, 8), (0, 255, 255, 0))  # red
+    assert np.abs(decoded(flat, "JPEG", quality=100).astype(int) - [255, 0, 0]).max() < 8
+
+
+def test_transparency_is_laid_over_white() -> None:
+    for mode, half in (("RGBA", (0, 100, 200, 51)), ("LA", (100, 51))):  # a fifth of the colour, four fifths of white
+        assert decoded(Image.new(mode, (2, 2), half))[0, 0].tolist() == [204, 224, 244] if mode == "RGBA" else [224]
+    clear = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    clear.putpalette([255, 0, 0, 0, 0, 255])
+    assert decoded(clear, transparency=0)[0].tolist() == [[255, 255, 255], [0, 0, 255]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_a_picture_is_turned_upright_as_its_exif_says(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera's right is up: shown after a quarter turn clockwise
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    assert np.array_equal(decoded(Image.fromarray(COLOUR), kind, exif=exif, **lossless), np.rot90(COLOUR, -1))
+
+
+def test_a_damaged_exif_block_loses_no_picture() -> None:
+    assert np.array_equal(decoded(Image.fromarray(COLOUR), exif=b"Exif\0\0nonsense"), COLOUR)
+
+
+def test_of_an_animation_the_first_frame_is_decoded() -> None:
+    first, second = Image.fromarray(COLOUR), Image.fromarray(255 - COLOUR)
+    found = decoded(first, "WEBP", save_all=True, append_images=[second], lossless=True)
+    assert np.array_equal(found, COLOUR)
+
+
+def test_too_many_pixels_are_refused_by_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = image.encode(COLOUR)
+    monkeypatch.setattr(image, "MOST_PIXELS", 29)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("pixels were decoded"))
+    monkeypatch.setattr(PngImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
+    with pytest.raises(ValueError, match="too large: 5 × 6 pixels; at most 29 are decoded"):
+        image.decode(row)
+    assert image.describe(row)["width"] == 5
+
+
+def test_nothing_that_bytes_can_hold_ends_in_another_error() -> None:
+    """Files of every format with random bytes changed, cut or repeated: an array of 8 bits, or a ValueError."""
+    draw = np.random.default_rng(0)
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"):
+        buffer = io.BytesIO()
+        Image.fromarray(COLOUR).save(buffer, kind)
+        whole = np.frombuffer(buffer.getvalue(), np.uint8)
+        for _ in range(60):
+            broken = whole.copy()[: draw.integers(len(whole) // 2, len(whole) + 1)]
+            broken[draw.integers(0, len(broken), 3)] = draw.integers(0, 256, 3)
+            described = image.describe({"image": {"bytes": broken.tobytes(), "path": "a.png"}})
+            assert "error" in described or described["thumbnail"].shape == (9, 9)
+
+
+def test_a_name_that_says_another_format_is_noted() -> None:
+    content = image.encode(COLOUR)["image"]["bytes"]
+    for name, misnamed in (("a.png", False), ("a.PNG", False), ("a.jpg", True), ("a", None), (None, None)):
+        assert image.describe({"image": {"bytes": content, "path": name}})["misnamed"] is misnamed

@@ -5,6 +5,7 @@ methods of the tensors they get, or import what they need.
 """
 
 import io
+import logging
 import math
 import struct
 import warnings
@@ -60,7 +61,9 @@ MOST_PIXELS = 50_000_000  # 150 MB in memory as RGB
 Image.MAX_IMAGE_PIXELS = None  # `plain` refuses by the same header, but for an image that would only be warned of
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 # What Pillow's decoders raise over broken bytes, none of which is promised.
-BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, struct.error, zlib.error)
+BROKEN: tuple[type[Exception], ...] = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError)
+BROKEN += (AttributeError, ArithmeticError, RuntimeError, AssertionError, struct.error, zlib.error)
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what is wrong with a picture stands in the manifest
 
 
 @settings
@@ -121,7 +124,7 @@ def describe(columns: Mapping[str, Any]) -> dict[str, Any]:
         "height": height,
         "mean": float(array.mean()),
         "deviation": float(array.std()),
-        "constant": bool(array.min() == array.max()),
+        "constant": bool((array == array[0, 0]).all()),
         "thumbnail": np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)),
     }
 

@@ -9,6 +9,7 @@ laid over each other, shifted and with noise, so that no two are equal, and give
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,7 @@ def make(folder: Path) -> Path:
     (folder / "params.yaml").write_text(PARAMS)
     (folder / "dvc.yaml").write_text("stages: {}\n")
     (folder / "mlflow.yml").write_text("")
+    shutil.copytree(ROOT / "suites", folder / "suites")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=folder, check=True)
     return folder
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from genpipe.config import Choice, parse
 from genpipe.data import dataset
+from genpipe.data.rows import Later
 from genpipe.stages import ingest
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 6, 5), np.uint8)
@@ -43,7 +44,9 @@ def described(source: Choice, root: Path) -> dataset.Dataset:
 
 
 def rows(source: Choice, root: Path) -> list[dict[str, Any]]:
-    return list(source.module.rows(source.config, root))
+    """All rows, with contents that come later read now."""
+    found = list(source.module.rows(source.config, root))
+    return [{**row, "image": row["image"].read()} if isinstance(row["image"], Later) else row for row in found]
 
 
 def names(source: Choice, root: Path) -> list[tuple[str, Any]]:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,13 @@ import pytest
 from genpipe.data import dataset, parallel
 from genpipe.data.dataset import Row, Stored
 from genpipe.data.held import Held, ids_in, keys_of
-from genpipe.data.rows import encoded, identify, quick_id
+from genpipe.data.rows import Later, encoded, identify, quick_id
+from genpipe.data.stamps import Stamps
 from genpipe.errors import DataError
 from genpipe.modalities import image
-from genpipe.sources import digits
+from genpipe.sources import _own, digits
+from genpipe.stages import ingest
+from tests import projects
 
 ABOUT = replace(digits.DATASET, name="squares")
 ONE, TWO = "01" * 16, "02" * 15 + "00"
@@ -189,3 +194,52 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     few, lots = (int(in_a_child(PEAK, tmp_path / str(count), count).stdout) for count in (2_000, 60_000))
     assert lots - few < 60 * 1024  # KiB; the rows as Python objects would take 100 MB more
+
+
+def photographs(folder: Path, count: int) -> list[Path]:
+    """Files of pictures in `folder`, made unless they are there."""
+    files = [folder / f"{number}.png" for number in range(count)]
+    folder.mkdir(exist_ok=True)
+    for number, file in enumerate(files):
+        if not file.exists():
+            file.write_bytes(image.encode(np.full((4, 4), number, np.uint8))["image"]["bytes"])
+    return files
+
+
+def test_a_file_that_is_as_it_was_is_not_read_again(tmp_path: Path) -> None:
+    asked = list[str]()
+
+    def read(file: Path) -> dict[str, Any]:
+        asked.append(file.stem)
+        return {"bytes": file.read_bytes(), "path": None}
+
+    def ingest(count: int, depends: str = "") -> tuple[int, str]:
+        """How many rows the dataset holds, and the files that were read for it."""
+        asked.clear()
+        stamps, files = Stamps(tmp_path / "stamps", depends), photographs(tmp_path / "files", count)
+        rows = [{"image": Later(partial(read, file), repr(_own.stamp(file)), 100), "label": 0} for file in files]
+        stored, _ = dataset.add(tmp_path / "data", ABOUT, rows, stamps)
+        stamps.keep()
+        return stored.rows, " ".join(asked)
+
+    assert ingest(3) == (3, "0 1 2")
+    assert ingest(5) == (5, "3 4")
+    assert ingest(5) == (5, "")
+    (tmp_path / "files" / "1.png").write_bytes(image.encode(np.full((5, 4), 77, np.uint8))["image"]["bytes"])
+    assert ingest(5) == (6, "1")
+    assert ingest(5, "another decoder") == (6, "0 1 2 3 4")
+    (entry,) = (tmp_path / "stamps").iterdir()
+    entry.write_bytes(entry.read_bytes()[:-16] + bytes(16))
+    assert ingest(5, "another decoder") == (6, "0 1 2 3 4")
+
+
+def test_a_folder_that_has_grown_costs_what_was_added(tmp_path: Path) -> None:
+    project = projects.make(tmp_path, ingest={"source": {"kind": "folder", "name": "own", "path": "files"}})
+    photographs(tmp_path / "files", 20)
+    source = project.section("ingest", ingest.Config).source
+    assert ingest.take_in(source, project)[1] == 20
+    old = photographs(tmp_path / "files", 25)[3]
+    before = old.stat()
+    old.write_bytes(bytes(before.st_size))  # behind its stamp, so that reading it would be seen
+    os.utime(old, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert ingest.take_in(source, project)[1] == 5

@@ -76,8 +76,13 @@ def entry_of(kept: Path, key: str) -> Path | None:
 def make(kept: Path, work: Work, missing: tuple[str, Part]) -> Path:
     """A new entry."""
     key, part = missing
+    return put(kept, key, partial(work, part))
+
+
+def put(kept: Path, key: str, write: Callable[[Path], None]) -> Path:
+    """An entry of what `write(file)` writes."""
     with written_aside(kept / key) as aside:
-        work(part, aside)
+        write(aside)
     return (kept / key).rename(kept / f"{key}-{digest_of(kept / key)}")
 
 

@@ -25,7 +25,8 @@ from genpipe import modalities
 from genpipe.data import parallel
 from genpipe.data.held import MARKED, SAID, Held, keys_in, keys_of
 from genpipe.data.keys import KEY, packed
-from genpipe.data.rows import Chunk, Row, chunks, shard_sized, tabulate
+from genpipe.data.rows import STAMP, Chunk, Row, chunks, shard_sized, tabulate
+from genpipe.data.stamps import Stamps
 from genpipe.errors import DataError
 from genpipe.files import written_aside
 
@@ -96,13 +97,14 @@ class Stored:
                     yield from batch.to_pylist()
 
 
-def add(data: Path, about: Dataset, rows: Iterable[Row]) -> tuple[Stored, int]:
+def add(data: Path, about: Dataset, rows: Iterable[Row], stamps: Stamps | None = None) -> tuple[Stored, int]:
     """Bring data/<name>/ up to date with a source; return the dataset and how many rows were written.
 
     A row is new unless one with the same content, label and caption is held. New rows become new shards; where a
     content is held with another label or caption, which the source no longer gives, the new row takes its place. What
-    else the source no longer gives stays, and unchanged rows leave every file untouched. Raises DataError, with the
-    dataset as it was, for an empty source, for a full disk, and when `data` holds another dataset.
+    else the source no longer gives stays, and unchanged rows leave every file untouched. Files that `stamps` knows are
+    not read again. Raises DataError, with the dataset as it was, for an empty source, for a full disk, and when `data`
+    holds another dataset.
     """
     refuse_another(data, about)
     old = Stored(data / about.name, about, 0, (), "")
@@ -114,7 +116,7 @@ def add(data: Path, about: Dataset, rows: Iterable[Row]) -> tuple[Stored, int]:
     held = Held(np.concatenate([np.empty(0, MARKED), *(keys_in(read(shard, said), said) for shard in old.shards)]))
     with new_shards(old) as write:
         shards, ids = list[Path](), [np.empty(0, KEY)]
-        for table in shard_sized(new_rows(about, rows, held, old.removed), ROWS_A_SHARD, BYTES_A_SHARD):
+        for table in shard_sized(new_rows(about, rows, held, old.removed, stamps), ROWS_A_SHARD, BYTES_A_SHARD):
             shards.append(write(table))
             ids.append(packed(table["id"].to_pylist()))
             published |= set(table["split"].unique().to_pylist()) - {None} if "split" in table.column_names else set()
@@ -175,16 +177,29 @@ def keeping_classes(held: Dataset, given: Dataset, rows: Iterable[Row]) -> tuple
     return replace(given, classes=classes), numbered
 
 
-def new_rows(about: Dataset, rows: Iterable[Row], held: Held, removed: Sequence[str]) -> Iterator[pa.Table]:
+def new_rows(
+    about: Dataset, rows: Iterable[Row], held: Held, removed: Sequence[str], stamps: Stamps | None
+) -> Iterator[pa.Table]:
     """Those of `rows` that are neither held nor removed, as a shard holds them; held ones are crossed off."""
     columns, gone = schema(about), pa.array(removed, pa.string())
     said = [name for name in SAID if name in columns.names]
-    wanted = (unknown(chunk, held, said) for chunk in chunks(rows, modalities.load(about.modality)))
+    wanted = (unknown(chunk, held, said) for chunk in chunks(rows, modalities.load(about.modality), stamps))
     work = partial(tabulate, about.modality, columns)
     for table in parallel.ordered(work, (chunk for chunk in wanted if chunk.rows), few=FEW):
+        table = unstamped(table, stamps)
         table = table.filter(pc.invert(pc.is_in(table["id"], gone)))
         if (new := ~held.take(keys_in(table, said))).any():
             yield table.filter(pa.array(new))
+
+
+def unstamped(table: pa.Table, stamps: Stamps | None) -> pa.Table:
+    """The table as a shard holds it; which ids have turned out to belong to its stamps is noted."""
+    if STAMP not in table.column_names:
+        return table
+    if stamps:
+        known = table.filter(pc.is_valid(table[STAMP]))
+        stamps.note(known[STAMP].to_pylist(), known["id"].to_pylist())
+    return table.drop_columns([STAMP])
 
 
 def unknown(chunk: Chunk, held: Held, said: Sequence[str]) -> Chunk:

@@ -7,7 +7,8 @@ are meant:
 - describe(config, root) -> what dataset.yaml says of the data, as `Dataset`
 - fingerprint(config, root) -> a short text, quickly found, that changes when the rows may have changed
 - rows(config, root) -> one example after another, as mappings: the modality's content (columns as a shard holds them,
-  or an array that its `encode` turns into them), `label` where there are classes, and the columns that `describe` names
+  an array that its `encode` turns into them, or such columns read `Later`), `label` where there are classes, and the
+  columns that `describe` names
 
 A file that begins with `_` is no source, but holds what several share.
 """

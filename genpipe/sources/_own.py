@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from genpipe.config import Field, settings
 from genpipe.data.dataset import Dataset
+from genpipe.data.rows import Later
 from genpipe.errors import ConfigError, DataError, OutOfReachError
 
 SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val"), "validation")
@@ -55,6 +57,19 @@ def inside(folder: Path, name: str, said_by: str) -> Path:
     if not place.is_relative_to(folder.resolve()):
         raise DataError(f"{said_by} names '{name}', which lies outside of {folder}; only files within it are read")
     return place
+
+
+def later(file: Path, name: str, limit: int) -> Later | dict[str, Any]:
+    """The content of an image file, which needs no reading while the file is as it was."""
+    try:
+        found = stamp(file)
+    except OSError:  # which `read_bytes` knows to tell
+        return content_of(file, name, limit)
+    return Later(partial(content_of, file, name, limit), repr((name, limit, *found)), min(found[1], limit))
+
+
+def content_of(file: Path, name: str, limit: int) -> dict[str, Any]:
+    return {"bytes": read_bytes(file, limit), "path": name}
 
 
 def read_bytes(file: Path, limit: int) -> bytes | None:

@@ -60,11 +60,11 @@ def fingerprint(config: Config, root: Path) -> str:
 
 
 def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
-    """Files in the order of their names, those of a manifest in its order; each is read when it is asked for."""
+    """Files in the order of their names, those of a manifest in its order; each is read when it is decoded."""
     like = describe(config, root)
     folder, places = _own.existing(root, config.path), {name: number for number, name in enumerate(like.classes)}
     for one in found(folder, config):
-        content = {"bytes": _own.read_bytes(folder / one.name, config.max_file_bytes), "path": _own.legible(one.name)}
+        content = _own.later(folder / one.name, _own.legible(one.name), config.max_file_bytes)
         yield _own.example(content, _own.label_of(one.label, places), one.split, one.text, like)
 
 

@@ -42,12 +42,12 @@ def fingerprint(config: Config, root: Path) -> str:
 
 
 def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
-    """In the table's order; each file is read when it is asked for."""
+    """In the table's order; each file is read when it is decoded."""
     like, table, folder = describe(config, root), _own.existing(root, config.path), home(config, root)
     places = {name: number for number, name in enumerate(like.classes)}
     for entry in _manifest.entries(table, config.columns):
         file = _own.inside(folder, entry.file, str(table))
-        content = {"bytes": _own.read_bytes(file, config.max_file_bytes), "path": entry.file}
+        content = _own.later(file, entry.file, config.max_file_bytes)
         yield _own.example(content, _own.label_of(entry.label, places), entry.split, entry.text, like)
 
 

@@ -8,9 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
-from genpipe import dag
+from genpipe import code, dag
 from genpipe.config import Choice, Field, Plugin, plain, settings
-from genpipe.data import dataset
+from genpipe.data import cache, dataset
+from genpipe.data.dataset import Stored
+from genpipe.data.stamps import Stamps
 from genpipe.errors import DataError, OutOfReachError
 from genpipe.files import write_json
 from genpipe.project import Project
@@ -32,13 +34,12 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     named = dag.versioned_rows(project)
     lost = named is not None and not any(project.data.glob("*/dataset.yaml")) and not dag.restore_data(project)
     try:
-        about = source.module.describe(source.config, project.root)
-        stored, added = dataset.add(project.data, about, source.module.rows(source.config, project.root))
+        stored, added = take_in(source, project)
     except OutOfReachError as error:
         if named is None or lost:
             raise
         print(f"{error}\nThe data that data.dvc names are here and stay as they are.")
-        stored, added = dataset.Stored.find(project.data), 0
+        stored, added = Stored.find(project.data), 0
     if lost and stored.digest != named:
         shutil.rmtree(project.data)
         raise DataError(
@@ -47,8 +48,17 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
         )
     dag.version_data(project, stored.digest)
     write_json(noted_file(project), seen(cfg, project))
-    print(f"{stored.about.name}: {stored.rows} examples, {added} of them new")
+    print(f"{stored.about.name}: {stored.rows} examples, {added} of them new or relabelled")
     return {"examples": stored.rows, "added": added}
+
+
+def take_in(source: Choice, project: Project) -> tuple[Stored, int]:
+    """Add what the source gives; files that are as they were last time are not read again."""
+    about = source.module.describe(source.config, project.root)
+    stamps = Stamps(cache.folder(project, "ingest"), code.digest(f"genpipe.modalities.{about.modality}"))
+    found = dataset.add(project.data, about, source.module.rows(source.config, project.root), stamps)
+    stamps.keep()
+    return found
 
 
 def pending(project: Project) -> bool:

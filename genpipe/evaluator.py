@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -68,7 +69,7 @@ class Evaluator:
     def about(self) -> str:
         """What it is, for cards and the report."""
         if self.extractor == "inception":
-            return f"features of Inception v3 of 2015, by torch-fidelity, of {INPUT}"
+            return f"features of Inception v3 of 2015, by torch-fidelity {version('torch-fidelity')}, of {INPUT}"
         if self.classifies:
             return f"features of a network that was fitted to tell the {len(self.data.classes)} classes apart"
         why = "the data have a single class" if self.data.classes else "the data have no labels"

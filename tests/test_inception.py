@@ -75,9 +75,8 @@ def test_features_are_2048_finite_and_of_the_card_that_names_them(project: Proje
     assert not np.allclose(features[0], features[1])
     assert np.array_equal(evaluator.features(pixels.repeat(3, 1)), features)  # grey is the colour grey
     card = json.loads((project.artifacts / "calibrate" / CARD).read_text())
-    assert card["about"].startswith(
-        "features of Inception v3 of 2015, by torch-fidelity, of pictures in three channels"
-    )
+    assert card["about"].startswith("features of Inception v3 of 2015, by torch-fidelity 0.4.")
+    assert "resized to 299 × 299, bilinear" in card["about"]
     assert card["settings"]["extractor"] == "inception"
     calibrate.run(INCEPTION, project)  # kept: no weights are asked for
 

@@ -16,7 +16,7 @@ RATIO = {"value": 0.98, "low": 0.95, "high": 1.01, "floor": 1.0, "baseline": 1.1
 CARD = {
     "generator": "gan", "dataset": "<digits>", "condition": "label", "draws": 10, "count_of_a_draw": 288,
     "held_out_count": 360, "split": "test", "interval": "percentiles 5 to 95", "floor": "real", "baseline": "simple",
-    "evaluator": "features of a network",
+    "evaluator": "features of a network", "estimators": {"recall": "recall 1", "near_copies": "near_copies 1"},
     "sampling": {"truncation": 1.0},
 }  # fmt: skip
 MEMORISATION = {"nearest_ratio": RATIO, "near_copies": COPIES}
@@ -53,6 +53,7 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     assert "url(" not in page
     assert "&lt;digits&gt;" in page  # names are text, not markup
     assert "4.00 to 6.00" in page
+    assert "<dt>estimators</dt><dd>recall 1, near_copies 1</dd>" in page
 
 
 def test_the_verdict_counts_scores_and_clears_of_copying() -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from genpipe import ledger, registry, versions
+from genpipe.code import carried_digest
 from genpipe.data.arrays import DataSpec
 from genpipe.drawing import about, labels_of, model_digest
 from genpipe.errors import RegistryError
@@ -92,12 +93,15 @@ def probe(project: Project, version: ModelVersion) -> None:
     StageError when its code fails.
     """
     folder = registry.download(project, f"models:/{version.name}/{version.version}")
-    digest = model_digest(folder)
-    if digest != version.tags[registry.MODEL]:
-        raise RegistryError(
-            f"the files of version {version.version} of {version.name} are not those that were registered: their "
-            f"digest is {digest[:12]}…, not {version.tags[registry.MODEL][:12]}…; nothing was moved"
-        )
+    found = {registry.MODEL: model_digest(folder)}
+    if registry.CODE in version.tags:  # versions of older genpipes have none
+        found[registry.CODE] = carried_digest(folder / "code" / "genpipe", folder / registry.SERVED.name)
+    for tag, digest in found.items():
+        if digest != version.tags[tag]:
+            raise RegistryError(
+                f"the files of version {version.version} of {version.name} are not those that were registered: their "
+                f"digest {tag} is {digest[:12]}…, not {version.tags[tag][:12]}…; nothing was moved"
+            )
     data, asked = DataSpec.of(about(folder)["data"]), versions.signature(folder)
     drawn = versions.sampled(folder, asked.rows(labels_of(data, PROBED, None)), {**asked.options, "seed": 0})
     if drawn.shape != (PROBED, *data.shape) or not np.isfinite(drawn).all():

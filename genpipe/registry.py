@@ -21,9 +21,10 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from genpipe.errors import RegistryError
 from genpipe.project import Project
-from genpipe.tracking import ORIGIN, connect, reopened, run_origin
+from genpipe.tracking import COMMIT, NOTE, ORIGIN, ROWS, connect, reopened, run_origin
 
-MODEL = "genpipe.model"
+MODEL, CODE = "genpipe.model", "genpipe.code"  # tags of a version: digests of its files, and of the code it carries
+SERVED = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors")  # what sampling imports
 ABSENT = "RESOURCE_DOES_NOT_EXIST"  # as MLflow calls it
 TYPES = {bool: "boolean", int: "long", float: "double", str: "string"}
@@ -47,7 +48,7 @@ def log_version(
     with reopened(run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(Path(__file__).with_name("served_model.py")),
+            python_model=str(SERVED),
             artifacts={"model": str(model)},
             code_paths=[str(code)],
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
@@ -70,9 +71,10 @@ def signature(takes: tuple[str, ...], params: Mapping[str, Any], shape: tuple[in
 
 
 def describe_version(version: ModelVersion, tags: Mapping[str, str], text: str) -> None:
-    """Put a description and tags on a version."""
-    client = mlflow.MlflowClient()
-    client.update_model_version(version.name, version.version, text)
+    """Put a description and tags on a version. Its run gets the same description, which links the two."""
+    client, linked = mlflow.MlflowClient(), f"{text}\n\n{links(version)}"
+    client.update_model_version(version.name, version.version, linked)
+    client.set_tag(str(version.run_id), NOTE, linked)
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)
 
@@ -80,6 +82,17 @@ def describe_version(version: ModelVersion, tags: Mapping[str, str], text: str) 
 def aliases_of(version: ModelVersion) -> list[str]:
     """The aliases that a version has now; a search does not tell them."""
     return list(mlflow.MlflowClient().get_model_version(version.name, version.version).aliases)
+
+
+def links(version: ModelVersion) -> str:
+    """What a version was made from, in Markdown; pages are named without a host, so that they hold on any server."""
+    number, run = version.version, mlflow.get_run(str(version.run_id)).info
+    data, commit = (version.tags.get(tag, "not known")[:12] for tag in (ROWS, COMMIT))
+    return (
+        f"[Version {number}](#/models/{version.name}/versions/{number}) of "
+        f"[this training](#/experiments/{run.experiment_id}/runs/{run.run_id}), data `{data}`, commit `{commit}`. "
+        f"`genpipe lineage {number}` tells more."
+    )
 
 
 def download(project: Project, uri: str) -> Path:

@@ -40,6 +40,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 TRAINING, RESTORED, VALIDATION = "genpipe.training", "genpipe.restored", "genpipe.validation"
 # Of data: what they are, the digest over rows, and DVC's over files.
 DATASET, ROWS, FILES = "genpipe.dataset", "genpipe.data", "genpipe.dvc.data"
+NOTE = "mlflow.note.content"  # the description that a run's page shows
 COMMIT, DIRTY = "mlflow.source.git.commit", "genpipe.dirty"  # DIRTY: whether anything was not in that commit
 ORIGIN = (TRAINING, DATASET, ROWS, FILES, COMMIT, DIRTY)
 SHOWING_DATA = {"evaluation/neighbours.png", "evaluation/report.html"}
@@ -288,7 +289,7 @@ def log_evaluation(project: Project, run_id: str, metrics: Mapping[str, float], 
     """Add scores, report and pictures of a folder of evaluation to the run of the training, and describe it."""
     connect(project)
     client, now = mlflow.MlflowClient(), int(time.time() * 1000)
-    note = RunTag("mlflow.note.content", text)
+    note = RunTag(NOTE, text)
     client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()], tags=[note])
     for file in sorted(folder.glob("*.*")):
         client.log_artifact(run_id, str(file), "evaluation")

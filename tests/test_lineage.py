@@ -10,6 +10,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import yaml
 
 from genpipe import cli, dag, ledger, registry, tracking
 from genpipe.data import dataset
@@ -19,7 +20,7 @@ from genpipe.files import write_json
 from genpipe.project import Project
 from genpipe.sources import digits
 from genpipe.stages.register import EVALUATION, digest_of
-from tests import projects
+from tests import clones, projects
 
 NAME = "genpipe"  # the default of mlflow.yml
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@example.invalid")
@@ -212,3 +213,39 @@ def test_a_run_that_was_deleted_takes_the_settings_and_nothing_else(
     assert found["settings"] is None
     assert found["training"] == {"digest": "dddddd7000", "run": run, "page": None}
     assert found["data"]["name"] == "squares"
+
+
+@pytest.mark.slow
+def test_on_a_whole_project_samples_lead_back_to_data_that_git_names(tmp_path: Path) -> None:
+    clone = clones.make(tmp_path / "project")
+    clone.add_plugins("generators/blot.py")
+    clone.params(train={"generator": {"kind": "blot"}, "steps": 20, "optimizer": {"lr": 0.1}, "ema_decay": 0.5})
+    clones.commit(clone, "a toy")
+    first, commit = clone.git("rev-list", "--reverse", "HEAD").split()
+    clone.run("genpipe", "stage", "ingest")
+    clone.run("dvc", "repro")
+    clone.run("genpipe", "stage", "register")
+    clone.run("genpipe", "sample", "models:/digits@champion", "-n", "3", "--out", "some")
+    answer = json.loads(clone.run("genpipe", "lineage", "some/00002.png", "--json").stdout)
+    (found,) = answer["versions"]
+    named = yaml.safe_load((clone.root / "data.dvc").read_text())
+    assert (found["data"]["digest"], found["data"]["files"]) == (named["meta"]["rows"], named["outs"][0]["md5"])
+    assert (found["data"]["name"], found["data"]["rows"], found["data"]["revision"]) == ("digits", 1797, first)
+    assert found["code"] == {"commit": commit, "committed": True}
+    assert found["version"]["aliases"] == ["champion"]
+    assert answer["samples"]["version"] == found["version"]["number"] == 1
+    assert clone.run("genpipe", "lineage", "artifacts/evaluate/report.html", "--json").stdout.count('"number": 1') == 1
+    for digest in (found["training"]["digest"], found["evaluation"]["digest"], named["meta"]["rows"]):
+        assert "digits version 1 (champion)" in clone.run("genpipe", "lineage", digest[:10]).stdout
+    client = mlflow.MlflowClient(f"sqlite:///{clone.root / 'mlflow.db'}")
+    version = client.get_model_version("digits", "1")
+    run = client.get_run(version.run_id)
+    assert run.data.tags["mlflow.note.content"] == version.description
+    for link in (f"/runs/{version.run_id})", "(#/models/digits/versions/1)", named["meta"]["rows"][:12], commit[:12]):
+        assert link in version.description
+    (file,) = (clone.root / "mlartifacts").rglob("code/genpipe/generators/blot.py")
+    file.write_text(file.read_text() + "# edited\n")
+    client.delete_registered_model_alias("digits", "champion")
+    told = clone.run("genpipe", "promote", "1", code=1).stderr
+    assert "are not those that were registered: their digest genpipe.code" in told
+    assert "moved outside" in clone.run("genpipe", "history").stdout

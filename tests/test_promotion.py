@@ -8,6 +8,7 @@ import mlflow
 import pytest
 
 from genpipe import cli, ledger, registry
+from genpipe.code import carried_digest
 from genpipe.project import Project
 from genpipe.stages.register import EVALUATION, digest_of
 from genpipe.tracking import COMMIT, DIRTY, connect
@@ -51,7 +52,10 @@ def register(project: Project, weights: str = "[1, 2, 2]", dirty: str = "false",
     (model / "model.safetensors").write_text(weights)
     (model / "config.json").write_text('{"data": {"modality": "image", "shape": [1, 2, 2], "classes": ["a", "b"]}}')
     digest = digest_of(model / "model.safetensors", model / "config.json")
-    tags = {registry.MODEL: digest, EVALUATION: "e1", COMMIT: "c0ffee", DIRTY: dirty} | changes
+    (folder / "code" / "genpipe").mkdir(parents=True)
+    (folder / "code" / "genpipe" / "sampling.py").write_text("GREY = 7\n")
+    carried = carried_digest(folder / "code" / "genpipe", folder / "served_model.py")
+    tags = {registry.MODEL: digest, registry.CODE: carried, EVALUATION: "e1", COMMIT: "c0ffee", DIRTY: dirty} | changes
     given = {key: value for key, value in tags.items() if value is not None}
     return int(mlflow.MlflowClient().create_model_version(NAME, str(folder), tags=given).version)
 
@@ -90,6 +94,7 @@ def test_versions_are_promoted_rolled_back_and_listed(project: Project, capsys: 
         ({COMMIT: None, DIRTY: None}, "made with no commit of git's"),
         ({EVALUATION: None}, "its registration did not come to its end"),
         ({registry.MODEL: "0" * 64}, "are not those that were registered"),
+        ({registry.CODE: "0" * 64}, "their digest genpipe.code is"),
         ({"weights": "broken"}, "these weights are broken"),
         ({"weights": "[3, 2, 2]"}, "gives samples of shape (4, 3, 2, 2), not (4, 1, 2, 2)"),
     ],

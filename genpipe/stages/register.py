@@ -136,7 +136,7 @@ def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> reg
         shutil.copy(project.artifacts / "augment" / ORIGIN, files)
         signature = registry.signature(model.takes(), params, tuple(data["shape"]), dtype)
         tags = {tracking.TRAINING: config["digest"], registry.MODEL: model_digest(project)}
-        tags |= tracking.run_origin(project, run_id)
+        tags |= {registry.CODE: code.carried_digest(carried, registry.SERVED), **tracking.run_origin(project, run_id)}
         if tracking.git(project, "status", "--porcelain", "--", "genpipe"):
             tags[tracking.DIRTY] = "true"  # code that travels with the version may have changed since the training
         return registry.log_version(project, run_id, files, carried, signature, tags)

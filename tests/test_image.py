@@ -185,3 +185,16 @@ def test_a_name_that_says_another_format_is_noted() -> None:
     content = image.encode(COLOUR)["image"]["bytes"]
     for name, misnamed in (("a.png", False), ("a.PNG", False), ("a.jpg", True), ("a", None), (None, None)):
         assert image.describe({"image": {"bytes": content, "path": name}})["misnamed"] is misnamed
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3, 5, 3)])
+def test_the_spread_of_levels_is_numpys(shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    mean, deviation = pytest.approx(array.mean(), rel=1e-12), pytest.approx(array.std(), rel=1e-12)
+    assert image.spread(array) == {"mean": mean, "deviation": deviation, "constant": False}
+    assert image.spread(np.full(shape, 201, np.uint8)) == {"mean": 201, "deviation": 0, "constant": True}
+
+
+def test_one_colour_is_constant_though_its_channels_differ() -> None:
+    found = image.spread(np.full((4, 2, 3), (0, 30, 60), np.uint8))
+    assert found == {"mean": 30, "deviation": pytest.approx(600**0.5), "constant": True}

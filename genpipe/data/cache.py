@@ -18,6 +18,7 @@ from genpipe.data import parallel
 from genpipe.files import written_aside
 from genpipe.project import Project
 
+AHEAD = 8  # shards a worker that are computed before they are asked for; their results are files
 SMALL_BYTES = 2 * 2**20  # so little is computed sooner than processes start
 
 
@@ -53,7 +54,7 @@ def of_parts(kept: Path, parts: Sequence[Part], work: Work, depends: str) -> Ite
     sound = [entry_of(kept, key) for key in keys]
     missing = [(key, part) for key, part, entry in zip(keys, parts, sound, strict=True) if not entry]
     small = sum(part.shard.stat().st_size for _, part in missing) < SMALL_BYTES
-    made = parallel.ordered(partial(make, kept, work), missing, few=len(missing) if small else 1)
+    made = parallel.ordered(partial(make, kept, work), missing, few=len(missing) if small else 1, ahead=AHEAD)
     used = set[Path]()
     for known in sound:
         entry = known or next(made)

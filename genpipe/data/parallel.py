@@ -25,13 +25,14 @@ AHEAD = 2  # chunks a worker that are computed or wait, so that none runs dry wh
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_IO_THREADS")
 
 
-def ordered(work: Callable[[T], R], chunks: Iterable[T], *, few: int = 1) -> Iterator[R]:
+def ordered(work: Callable[[T], R], chunks: Iterable[T], *, few: int = 1, ahead: int = AHEAD) -> Iterator[R]:
     """`work(chunk)` of each chunk, in the order of the chunks.
 
     So many as `few` chunks in all are worked on here, since processes take about a second to start; so is everything
     where this process may use one core only. For more, `work` (a function of a module, or a `partial` of one), chunks
-    and results must be what pickle can carry. An error in `work` is raised here as it is, with the worker's traceback
-    as its cause; KilledError when a worker was ended from outside.
+    and results must be what pickle can carry; at most `ahead` chunks a worker are computed before they are asked for.
+    An error in `work` is raised here as it is, with the worker's traceback as its cause; KilledError when a worker was
+    ended from outside.
     """
     waiting = iter(chunks)
     first = list(islice(waiting, few + 1))
@@ -41,7 +42,7 @@ def ordered(work: Callable[[T], R], chunks: Iterable[T], *, few: int = 1) -> Ite
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=begin)
     try:
-        yield from results(pool, work, every, AHEAD * workers)
+        yield from results(pool, work, every, ahead * workers)
     except BrokenProcessPool:
         raise KilledError("a worker process was ended by a signal; 9 is often the memory's end") from None
     finally:

@@ -49,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
         "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml"
     )
     run.add_argument("--dry-run", action="store_true", help="check the settings and say what would run")
+    run.add_argument(
+        "--allow-dirty", action="store_true", help="a model from uncommitted code may become champion, too"
+    )
 
     stage = add("stage", "run one stage itself, as dvc.yaml does", command_stage)
     stage.add_argument("name", metavar="NAME", help="ingest, validate, augment, calibrate, train, evaluate or register")
@@ -63,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
 
     add_data(commands.add_parser("data", help="compare versions of the data, take examples out of them"), common)
     add_promotions(add)
+    add_compare(add)
     add("recipes", "list the ready sets of settings", command_recipes)
     add("generators", "list the kinds of models, with what each can do", command_generators)
     add("config", "list every key of params.yaml and mlflow.yml with type, default and meaning", command_config)
@@ -109,10 +113,16 @@ def add_promotions(add: Callable[..., argparse.ArgumentParser]) -> None:
     add("history", "list which version was champion, since when, by whom and why", command_history)
 
 
+def add_compare(add: Callable[..., argparse.ArgumentParser]) -> None:
+    compare = add("compare", "score two models anew with the same evaluator, labels, seed and counts", command_compare)
+    for name in ("first", "second"):
+        compare.add_argument(name, metavar=name.upper(), help="a version (3, champion, models:/NAME/3) or a folder")
+
+
 def command_run(arguments: argparse.Namespace) -> int:
     from genpipe import run
 
-    return run.run(arguments.directory, arguments.changes, dry=arguments.dry_run)
+    return run.run(arguments.directory, arguments.changes, dry=arguments.dry_run, allow_dirty=arguments.allow_dirty)
 
 
 def command_stage(arguments: argparse.Namespace) -> None:
@@ -152,6 +162,12 @@ def command_lineage(arguments: argparse.Namespace) -> None:
     from genpipe import lineage
 
     lineage.show(arguments.directory, arguments.what, as_json=arguments.json)
+
+
+def command_compare(arguments: argparse.Namespace) -> None:
+    from genpipe import comparing
+
+    comparing.compare(arguments.directory, arguments.first, arguments.second)
 
 
 def command_data_diff(arguments: argparse.Namespace) -> None:

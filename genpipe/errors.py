@@ -21,11 +21,11 @@ class DataError(GenpipeError):
 
 
 class ComparisonError(GenpipeError):
-    """Figures of unlike protocols, which are not put side by side. `differences` holds one line for each."""
+    """Unlike figures, or models, which are not put side by side. `differences` holds one line for each."""
 
-    def __init__(self, differences: Sequence[str]) -> None:
+    def __init__(self, differences: Sequence[str], what: str = "the figures are of unlike protocols") -> None:
         self.differences = tuple(differences)
-        super().__init__("\n".join(["the figures are of unlike protocols and are not compared:", *differences]))
+        super().__init__("\n".join([f"{what} and are not compared:", *differences]))
 
 
 class OutOfReachError(DataError):

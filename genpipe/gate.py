@@ -20,16 +20,15 @@ All checks must hold, so their number does not raise the chance of a wrong promo
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from genpipe.metrics import SCORES
 from genpipe.project import Gate, Limit
+from genpipe.verdict import Check, Rule, Verdict
 
 Draws = Sequence[Mapping[str, float]]  # the scores of each draw
-Rule = Literal["first", "better", "not_worse"]
 CONFIDENCE = 0.95  # of either end
 # 0 to 0.1 between models of one kind, up to 0.4 between very unlike ones, in every score: benchmarks/gate.py.
 HELD_OUT = 0.1
@@ -52,46 +51,6 @@ class Opponent(NamedTuple):
     draws: Draws
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing that must hold. `value` is the challenger's; the interval is of its difference, for a limit its own."""
-
-    rule: Literal["better", "not worse", "guard", "limit"]
-    score: str
-    value: float
-    low: float
-    high: float
-    needed: str
-    holds: bool
-    against: str = ""
-    other: float | None = None
-    difference: float | None = None
-
-    @property
-    def sentence(self) -> str:
-        title = SCORES[self.score].title
-        if self.difference is None:
-            state = "keeps to" if self.holds else "breaks"
-            return f"{title} {self.value:.4g} ({self.low:.4g} to {self.high:.4g}) {state} its limit: {self.needed}."
-        found = f"{title} {self.value:.4g} against {self.other:.4g} of {self.against}: {self.difference:+.4g}"
-        shown = "" if self.holds else f", and {self.needed} is not shown"
-        return f"{found} ({self.low:+.4g} to {self.high:+.4g}){shown}."
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the gate decided, by which rule, and why, in plain sentences."""
-
-    outcome: Literal["promoted", "kept"]
-    rule: Rule
-    checks: tuple[Check, ...]
-    reasons: tuple[str, ...]
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {**asdict(self), "checks": [asdict(check) for check in self.checks], "reasons": list(self.reasons)}
-
-
 def decide(
     gate: Gate,
     rule: Rule,
@@ -105,18 +64,33 @@ def decide(
     `best` is the best version so far, which `not_worse` is held against too, so that quality can't creep down; None
     where that is the champion.
     """
-    checks = [limited(score, limit, own[score]) for score, limit in gate.limits.items() if score in own]
-    if champion is not None:
+    checks = list[Check]()
+    missing = [
+        f"{SCORES[score].title} has a limit, and this model has no such score."
+        for score in gate.limits
+        if score not in own
+    ]
+    if champion is not None and gate.score not in challenger[0]:
+        missing.append(
+            f"{SCORES[gate.score].title} is not to be had of these data; name another gate.score (mlflow.yml)."
+        )
+    elif champion is not None:
         checks.append(compared(gate, rule, challenger, champion))
+        checks += [compared(gate, rule, challenger, best)] if best is not None and rule == "not_worse" else []
         guards = [(score, lost) for score, lost in gate.guards.items() if score in challenger[0]]
         checks += [check("guard", score, challenger, champion, lost) for score, lost in guards]
-    if best is not None and rule == "not_worse":
-        checks.append(compared(gate, rule, challenger, best))
-    missing = [score for score in gate.limits if score not in own]
-    failed = [check for check in checks if not check.holds]
-    reasons = [f"{SCORES[score].title} has a limit, and this model has no such score." for score in missing]
-    reasons += [check.sentence for check in failed or checks]
-    return Verdict("kept" if failed or missing else "promoted", rule, tuple(checks), tuple(reasons))
+    checks += [limited(score, limit, own[score]) for score, limit in gate.limits.items() if score in own]
+    passed = not missing and all(check.holds for check in checks)
+    return Verdict("promoted" if passed else "kept", rule, tuple(checks), tuple(reasons(checks, missing)))
+
+
+def reasons(checks: Sequence[Check], missing: Sequence[str]) -> list[str]:
+    """What failed, in sentences; when nothing did, what the rule found and that the rest holds."""
+    if failed := [*missing, *(check.sentence for check in checks if not check.holds)]:
+        return failed
+    ruling = [check.sentence for check in checks if check.rule in ("better", "not worse")]
+    rest = dict.fromkeys(check.title.lower() for check in checks if check.rule in ("guard", "limit"))
+    return [*ruling, f"Its guards and limits hold: {', '.join(rest)}." if rest else "There are no limits."]
 
 
 def compared(gate: Gate, rule: Rule, challenger: Draws, other: Opponent) -> Check:
@@ -140,7 +114,7 @@ def check(
         holds = found.low > 0 if rule == "better" else found.low >= -margin
         needed = "a higher one" if rule == "better" else f"at most {margin:.4g} less"
     values = float(mine.mean()), found.low, found.high
-    return Check(rule, score, *values, needed, bool(holds), other.name, float(theirs.mean()), found.mean)
+    return Check(rule, score, *values, needed, bool(holds), other.name, float(theirs.mean()))
 
 
 def limited(score: str, limit: Limit, own: Mapping[str, float]) -> Check:

@@ -116,14 +116,6 @@ def rollback(project: Project, *, why: str) -> Event:
         return move(project, past, "rolled back", earlier[-1], why)
 
 
-def enter(project: Project, version: ModelVersion) -> None:
-    """Give a new version its alias: `champion` when nobody is, else `challenger`."""
-    if champion(project) is None:
-        promote(project, version, why="no version was champion")
-    else:
-        registry.set_alias(project, CHALLENGER, int(version.version))
-
-
 def line(past: Sequence[Event]) -> list[int | None]:
     """The champions in whose places the last one stands, which is the present champion.
 
@@ -195,7 +187,7 @@ def settle(project: Project, event: Event) -> None:
     """Write what follows from a champion that has moved; repeated after a kill, it comes to the same."""
     if event.version is not None:
         text = f"{event.kind} {event.at:%Y-%m-%d %H:%M} UTC by {event.by or 'an unknown hand'}. {event.why}".strip()
-        registry.tag_version(project, event.version, PROMOTED, text)
+        registry.tag_version(project, event.version, {PROMOTED: text})
         others = [int(other.version) for other in registry.versions(project) if int(other.version) != event.version]
         if others and registry.aliases(project).get(CHALLENGER) in (None, event.version):
             registry.set_alias(project, CHALLENGER, others[0])

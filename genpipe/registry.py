@@ -79,11 +79,6 @@ def describe_version(version: ModelVersion, tags: Mapping[str, str], text: str) 
         client.set_model_version_tag(version.name, version.version, key, value)
 
 
-def aliases_of(version: ModelVersion) -> list[str]:
-    """The aliases that a version has now; a search does not tell them."""
-    return list(mlflow.MlflowClient().get_model_version(version.name, version.version).aliases)
-
-
 def links(version: ModelVersion) -> str:
     """What a version was made from, in Markdown; pages are named without a host, so that they hold on any server."""
     number, run = version.version, mlflow.get_run(str(version.run_id)).info
@@ -203,7 +198,8 @@ def delete_tag(project: Project, key: str) -> None:
         client.delete_registered_model_tag(project.mlflow.registry.name, key)
 
 
-def tag_version(project: Project, number: int, key: str, value: str) -> None:
+def tag_version(project: Project, number: int, tags: Mapping[str, str]) -> None:
     """Tag one version."""
     with client_of(project) as client:
-        client.set_model_version_tag(project.mlflow.registry.name, str(number), key, value)
+        for key, value in tags.items():
+            client.set_model_version_tag(project.mlflow.registry.name, str(number), key, value)

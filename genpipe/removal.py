@@ -134,7 +134,7 @@ def withdraw_from_models(project: Project, stored: Stored) -> None:
 
             tracking.delete_pictures_of_data(model.run_id)
             for number in model.versions:
-                registry.tag_version(project, number, TAG, str(len(model.trained_on)))
+                registry.tag_version(project, number, {TAG: str(len(model.trained_on))})
 
 
 def chosen(stored: Stored, words: Sequence[str], pattern: str | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from genpipe.errors import ConfigError, DataError
 from genpipe.files import written_aside
 from genpipe.project import Project
 from genpipe.stages import STAGES, check
+from genpipe.verdict import ALLOW_DIRTY
 
 # Nothing is sent anywhere, and no console is filled with what the stages say themselves; a user's own setting wins.
 DEFAULTS = {
@@ -29,9 +30,14 @@ DEFAULTS = {
 }
 
 
-def run(directory: Path, changes: Sequence[str], *, dry: bool) -> int:
-    """Run the pipeline of the project in `directory`, or only say what would run; returns the exit code."""
+def run(directory: Path, changes: Sequence[str], *, dry: bool, allow_dirty: bool = False) -> int:
+    """Run the pipeline of the project in `directory`, or only say what would run; returns the exit code.
+
+    `allow_dirty` lets a model of uncommitted code or settings become champion.
+    """
     set_defaults()
+    if allow_dirty:
+        os.environ[ALLOW_DIRTY] = "true"  # register runs in a process below
     project = Project.find(directory)
     if changes:
         project = change(project, changes, write=not dry)

@@ -35,6 +35,9 @@ def show(project: Project, seconds: Mapping[str, float]) -> None:
     name, version, alias = registered["name"], registered["version"], registered["alias"]
     called = f"alias [green]{alias}[/green]" if alias else "without an alias"
     console.print(f"[bold]Model[/bold]   {name}, version {version}, {called}")
+    if verdict := registered["verdict"]:
+        console.print(f"[bold]Gate[/bold]    {verdict['title']}", highlight=False)
+        console.print(*(f"        {reason}" for reason in verdict["reasons"]), sep="\n", highlight=False)
     console.print(
         "[bold]Look at[/bold] artifacts/evaluate/report.html  artifacts/evaluate/samples.png  artifacts/train/samples/"
     )

@@ -251,11 +251,14 @@ def dvc_digests(project: Project) -> dict[str, str]:
 
 
 def code_state(project: Project) -> dict[str, str]:
-    """The commit, and whether anything was not committed; nothing outside git."""
+    """The commit, and whether code or settings were not committed; nothing outside git.
+
+    The version of the data and DVC's record of outputs change by running, and have tags of their own.
+    """
     commit = git(project, "rev-parse", "HEAD").strip()
     if not commit:
         return {}
-    changed = git(project, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock")
+    changed = git(project, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock", ":!data.dvc")
     return {COMMIT: commit, DIRTY: json.dumps(bool(changed or untracked(project)))}
 
 
@@ -330,6 +333,13 @@ def delete_pictures_of_data(run_id: str) -> None:
     store = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
     for file in sorted(files & SHOWING_DATA):
         store.delete_artifacts(file)  # type: ignore[no-untyped-call]
+
+
+def log_figures(project: Project, run_id: str, values: Mapping[str, float]) -> None:
+    """Add single values to a run that has ended."""
+    connect(project)
+    now = int(time.time() * 1000)
+    mlflow.MlflowClient().log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in values.items()])
 
 
 @contextmanager

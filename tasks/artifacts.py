@@ -1,4 +1,4 @@
-"""What a flow run shows of its stages in Prefect: validation, scores, and where the model is."""
+"""What a flow run shows of its stages in Prefect: validation, scores, the gate's verdict, and where the model is."""
 
 import json
 from pathlib import Path
@@ -39,8 +39,11 @@ def scores(project: Project) -> None:
 
 
 def registration(project: Project) -> None:
-    """The version with its alias, and a link to its run in MLflow."""
+    """The version with its alias, the gate's verdict on it, and a link to its run in MLflow."""
     registered = read(project.state / "registered.json")
     text = f"`models:/{registered['name']}/{registered['version']}`: **{registered['alias'] or 'no alias'}**"
     create_markdown_artifact(key="registration", markdown=text)
+    if verdict := registered["verdict"]:
+        title = f"{verdict['title']}: {' '.join(verdict['reasons'])}"
+        create_table_artifact(key="verdict", table=verdict["rows"], description=title)
     create_link_artifact(key="mlflow-run", link=registered["run"], link_text="Training run in MLflow")

@@ -9,8 +9,9 @@ import pytest
 from genpipe import gate
 from genpipe.config import parse
 from genpipe.errors import ConfigError
-from genpipe.gate import Opponent, Verdict, decide
+from genpipe.gate import Opponent, decide
 from genpipe.project import Gate, Limit, Mlflow, Project
+from genpipe.verdict import Verdict, of_tags
 from tests import projects
 
 THEIRS = [10.0, 11.0, 12.0, 11.0]  # mean 11
@@ -44,10 +45,13 @@ def test_the_interval_is_that_of_the_corrected_t_test() -> None:
 def test_better_means_the_whole_interval_lies_on_the_good_side() -> None:
     verdict = judged("better", draws([9, 9, 9, 9]))
     assert verdict.outcome == "promoted"
-    assert verdict.reasons[1] == "Fréchet distance 9 against 11 of version 1: -2 (-3.137 to -0.8632)."
+    assert verdict.reasons == (
+        "Fréchet distance 9 against 11 of version 1: -2 (-3.137 to -0.8632).",
+        "Its guards and limits hold: recall, near copies.",
+    )
     kept = judged("better", draws([9.8, 9.9, 12.3, 10]))  # lower by 0.5, but not in every draw
     assert kept.outcome == "kept"
-    assert kept.reasons[0].endswith(", and a lower one is not shown.")
+    assert kept.reasons[0].endswith("; a lower one is not shown.")
     higher = judged("better", draws(THEIRS, recall=[0.95, 0.96, 0.97, 0.96]), Gate(score="recall"))
     assert higher.outcome == "promoted"
     assert judged("better", draws(THEIRS)).outcome == "kept"  # itself once more
@@ -92,6 +96,28 @@ def test_limits_hold_for_the_first_version_too() -> None:
     absent = decide(Gate(limits={"label_agreement": Limit(min=0.9)}), "first", own(mine))
     assert absent.reasons == ("Label agreement has a limit, and this model has no such score.",)
     assert absent.outcome == "kept"
+
+
+def test_a_score_that_the_data_do_not_allow_keeps_the_champion() -> None:
+    few = [{"kernel_distance": 3.0}] * 4
+    verdict = decide(Gate(limits={}), "better", own(few), few, Opponent("version 1", few))
+    assert verdict.outcome == "kept"
+    assert "name another gate.score" in verdict.reasons[0]
+
+
+def test_a_verdict_stands_on_its_version_as_tags_and_as_a_table() -> None:
+    verdict = judged("better", draws([9, 9, 9, 9], recall=[0.6, 0.61, 0.6, 0.61]))
+    again = of_tags({"other": "tag", **verdict.tags()})
+    assert again
+    assert (again.outcome, again.reasons, again.rows()) == ("kept", verdict.reasons, verdict.rows())
+    assert of_tags({"other": "tag"}) is None
+    table = verdict.markdown().splitlines()
+    assert table[0].startswith("**Gate: kept, by the rule better.** Recall 0.605 against 0.9 of version 1: -0.295")
+    assert "| Fréchet distance: better | 9 | 11 (version 1) | -2 | -3.137 to -0.8632 | a lower one | yes |" in table
+    assert verdict.figures()["gate_recall_difference"] == pytest.approx(-0.295)
+    uncommitted = judged("better", draws([9, 9, 9, 9])).uncommitted("7")
+    assert uncommitted.outcome == "uncommitted"
+    assert "`genpipe promote 7 --allow-dirty`" in uncommitted.reasons[0]
 
 
 def test_the_best_version_is_sound_too() -> None:

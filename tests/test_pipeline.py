@@ -60,10 +60,11 @@ def test_the_data_come_back_byte_for_byte(clone: Clone) -> None:
 def test_prefect_keeps_validation_scores_and_the_way_to_the_model(clone: Clone) -> None:
     with closing(sqlite3.connect(Path(clone.env["PREFECT_HOME"]) / "prefect.db")) as database:
         kept = dict(database.execute("select key, data from artifact").fetchall())
-    assert set(kept) == {"validation", "data-docs", "scores", "registration", "mlflow-run"}
+    assert set(kept) == {"validation", "data-docs", "scores", "registration", "verdict", "mlflow-run"}
     assert "expect_column_values_to_be_null" in kept["validation"]
     assert str(scores(clone)["recall"]["value"]) in kept["scores"]
     assert registered(clone)["run"] in kept["mlflow-run"]
+    assert "Near copies: limit" in kept["verdict"]
 
 
 def test_after_a_flow_dvc_has_nothing_to_do_and_the_next_flow_starts_no_server(clone: Clone) -> None:
@@ -226,6 +227,7 @@ def test_after_dvc_repro_the_flow_has_only_register_to_do(clone: Clone, client: 
     printed = clone.run("genpipe", "run")
     assert "Running stage" not in printed.stderr + printed.stdout
     assert registered(clone)["version"] == 2
+    assert "Gate    uncommitted, by the rule better" in printed.stdout or "Gate    kept" in printed.stdout
     aliases = {alias: int(number) for alias, number in client.get_registered_model("digits").aliases.items()}
     assert aliases == {"champion": 1, "challenger": 2}
 
@@ -303,6 +305,7 @@ def test_a_toy_modality_goes_through_all_stages(tmp_path_factory: pytest.TempPat
         augment={"augmentation": {"dropped": 0.02}},
         train={"generator": {"kind": "bigram"}, "steps": 150, "optimizer": {"lr": 0.1}, "ema_decay": 0.9},
     )
+    clones.commit(clone, "another modality")
     clone.run("genpipe", "run")
     nats = np.genfromtxt(clone.root / "artifacts" / "train" / "curves.csv", delimiter=",", names=True)["nats_per_token"]
     assert nats[-1] < 3.2  # chance is log 128 = 4.85

@@ -15,7 +15,7 @@ The stages, the training loop, tracking and the flows ask the modality and never
   that every manifest has (genpipe/data/manifest.py)
 - prepare(example, preparing) -> array of the stored shape; how it resizes, RESIZE says for the metric cards
 - to_batch(stored) -> what models are trained on, to_stored(samples) -> back, rounded; tensors on any device;
-  how, ROUNDING says
+  how, ROUNDING says, and ROUNDING_LEVELS how far apart the same sample may lie on two machines
 - augment(batch, augmentation) -> batch, randomly changed on its device
 - evaluator(shape, classes) -> module with `features(batch) -> (B, D)` and `classify(features) -> (B, classes)` logits
 - where there is one, a task for data without labels: pretext(batch, targets) -> batch (or stored examples), each

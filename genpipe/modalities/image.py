@@ -46,7 +46,7 @@ MEASUREMENTS = [
 ]
 BASELINE = "a Gaussian with mean and covariance of the training examples"
 RESIZE = "Lanczos, antialiased, of the centre square, if a size is asked for"
-ROUNDING = "to the nearest of 256 levels"
+ROUNDING, ROUNDING_LEVELS = "to the nearest of 256 levels", 1
 PRETEXT = "tells quarter turns of pictures apart (of oblong ones: mirrorings)"
 PRETEXT_CLASSES = 4
 

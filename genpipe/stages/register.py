@@ -1,4 +1,4 @@
-"""register: make the trained and evaluated model a version in MLflow's registry, with all that belongs to it.
+"""register: make the trained and evaluated model a version in MLflow's registry, and champion if the gate lets it.
 
 It stands after the DAG, since it acts on a server: whether it has work is asked of the registry, by digest.
 """
@@ -6,13 +6,14 @@ It stands after the DAG, since it acts on a server: whether it has work is asked
 import csv
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from genpipe import code, ledger, modalities, registry, tracking
+from genpipe import code, dag, ledger, modalities, registry, tracking
 from genpipe.config import Field, parse, plain, settings
 from genpipe.data.arrays import ORIGIN, Arrays, DataSpec
 from genpipe.data.dataset import Stored
@@ -21,6 +22,7 @@ from genpipe.files import write_json
 from genpipe.project import Project
 from genpipe.scores import scored
 from genpipe.stages import validate
+from genpipe.verdict import ALLOW_DIRTY, Verdict, of_tags
 
 EVALUATION = "genpipe.evaluation"
 
@@ -43,9 +45,10 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
         tracking.log_evaluation(project, training, scores(metrics), project.artifacts / "evaluate", text)
         tracking.log_validation(project, training, project.artifacts / "validate", shown(project))
         version = version or new_version(project, training, config)
-        if EVALUATION not in version.tags:  # else it has been here before, and keeps what alias it has
-            ledger.enter(project, version)
-        registry.describe_version(version, {**cfg.tags, EVALUATION: evaluation_digest(project)}, text)
+        verdict = judge(project, version, metrics)
+        tracking.log_figures(project, training, verdict.figures())
+        own = {**verdict.tags(), EVALUATION: evaluation_digest(project)}
+        registry.describe_version(version, {**cfg.tags, **own}, f"{text}\n\n{verdict.markdown()}")
     noted = note(project, version)
     print(f"{version.name} version {version.version}, {noted['alias'] or 'no alias'}")
     return {"version": float(version.version)}
@@ -67,15 +70,60 @@ def pending(project: Project) -> bool:
 
 
 def is_complete(version: registry.ModelVersion, project: Project) -> bool:
-    """Whether a version carries this evaluation: the tag is what registering sets last."""
-    return bool(version.tags.get(EVALUATION) == evaluation_digest(project))
+    """Whether a version carries this evaluation, the tag that registering sets last, and a verdict that may stand."""
+    verdict = of_tags(version.tags)
+    if verdict is None or version.tags.get(EVALUATION) != evaluation_digest(project):
+        return False
+    return verdict.outcome != "uncommitted" or not may_pass(project, version)
+
+
+def judge(project: Project, version: registry.ModelVersion, metrics: Mapping[str, Any]) -> Verdict:
+    """Hold the version against the champion, and make it champion if it passes, else `challenger`.
+
+    Whoever is or has been champion is not judged again: a rollback stands until somebody promotes the version.
+    """
+    from genpipe import trial  # torch takes seconds, and most calls find nothing to do
+
+    registry.tag_version(project, int(version.version), trial.tags_of(metrics))
+    champion = ledger.champion(project)
+    if ledger.PROMOTED in version.tags or (champion is not None and champion.version == version.version):
+        return of_tags(version.tags) or Verdict("promoted", "first", (), ("It has been champion already.",))
+    verdict = trial.hold(project, version, champion, metrics)
+    if verdict.outcome == "promoted" and not may_pass(project, version):
+        verdict = verdict.uncommitted(version.version)
+    registry.tag_version(
+        project, int(version.version), verdict.tags()
+    )  # before the alias: whoever is champion has a verdict
+    if verdict.outcome == "promoted":
+        why, reasons = f"the gate: {verdict.title}", " ".join(verdict.reasons)
+        ledger.promote(project, version, why=why, verdict=reasons, compared_with=champion)
+    elif EVALUATION not in version.tags:  # else it keeps what alias it has
+        registry.set_alias(project, ledger.CHALLENGER, int(version.version))
+    return verdict
+
+
+def may_pass(project: Project, version: registry.ModelVersion) -> bool:
+    """Whether code and settings of the version are committed, or are allowed not to be.
+
+    What was not committed when the training ran may be so by now: if nothing is left to commit and DVC knows the
+    outputs as those of the present code and settings, the present commit is what made them.
+    """
+    if os.environ.get(ALLOW_DIRTY) or registry.origin(project, version).get(tracking.DIRTY) == "false":
+        return True
+    state = tracking.code_state(project)
+    if state.get(tracking.DIRTY) != "false" or dag.changed(project):
+        return False
+    registry.tag_version(project, int(version.version), state)
+    return True
 
 
 def note(project: Project, version: registry.ModelVersion) -> dict[str, Any]:
     """Write down which version the outputs are, with the aliases that it has now."""
-    link = tracking.run_link(project, str(version.run_id))
-    alias = ", ".join(registry.aliases_of(version))
+    version = registry.get_version(project, int(version.version)) or version  # its tags and aliases as they are now
+    link, alias = tracking.run_link(project, str(version.run_id)), ", ".join(version.aliases)
     noted = {"name": version.name, "version": int(version.version), "alias": alias, "run": link}
+    verdict = of_tags(version.tags)
+    noted |= {"verdict": verdict.plain() if verdict else None}
     write_json(noted_file(project), noted)
     return noted
 

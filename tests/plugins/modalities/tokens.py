@@ -15,7 +15,7 @@ from genpipe.config import Field, settings
 CONTENT, EXTENSION, TOKENS = "text", "txt", 128
 FIELDS = [pa.field("text", pa.string())]
 BASELINE = "letters drawn by their frequency in the training examples"
-RESIZE, ROUNDING = "cut off or repeated to one length", "none: tokens are whole numbers"
+RESIZE, ROUNDING, ROUNDING_LEVELS = "cut off or repeated to one length", "none: tokens are whole numbers", 0
 MEASUREMENTS = [pa.field("length", pa.int32())]
 
 

@@ -1,0 +1,108 @@
+"""Contestants: models that are asked for the same samples, and scored on one bench by the evaluator of today.
+
+A registered version is sampled in a fresh process by the code that it carries; a folder of outputs by the code that is
+installed. Only arrays of samples meet here.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genpipe import registry, versions
+from genpipe.bench import Bench, Plan
+from genpipe.data.arrays import DataSpec
+from genpipe.errors import ComparisonError, DataError
+from genpipe.project import Project
+
+SAMPLING = "genpipe.sampling"  # tag of a version: the options with which evaluate drew from it
+
+
+def name_of(version: registry.ModelVersion) -> str:
+    return f"version {version.version}"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    name: str  # "version 3"
+    folder: Path
+    data: DataSpec
+    kind: str
+    conditional: bool
+    options: Mapping[str, Any]  # how it is drawn from, where that is not its default
+    registered: bool = True
+
+    def samples(self, plan: Plan) -> np.ndarray:
+        """What it answers to a plan, (R · M, *shape) as stored. Raises StageError when its code fails."""
+        labels = np.zeros(plan.count, np.int64) if plan.labels is None else plan.labels
+        if not self.registered:
+            from genpipe import drawing
+
+            return drawing.drawn_here(self.folder, labels, plan.seed, self.options).examples
+        asked = versions.signature(self.folder)
+        return versions.sampled(self.folder, asked.rows(labels), {**asked.options, **self.options, "seed": plan.seed})
+
+
+def of_version(project: Project, version: registry.ModelVersion) -> Contestant:
+    """Raises RegistryError when its files are gone, and DataError when they are not genpipe's."""
+    folder = registry.download(project, f"models:/{version.name}/{version.version}")
+    conditional = versions.signature(folder).conditional
+    options = json.loads(version.tags.get(SAMPLING, "{}"))
+    return described(name_of(version), folder, conditional, options, registered=True)
+
+
+def of_folder(folder: Path, name: str) -> Contestant:
+    """What train writes, or a folder around it, with the kind's default options."""
+    from genpipe import sampling
+    from genpipe.drawing import find
+
+    trained = find(folder, "config.json").parent
+    return described(name, trained, "label" in sampling.load(trained).takes(), {}, registered=False)
+
+
+def described(
+    name: str, folder: Path, conditional: bool, options: Mapping[str, Any], *, registered: bool
+) -> Contestant:
+    from genpipe.drawing import find
+
+    about = json.loads(find(folder, "config.json").read_text(encoding="utf-8"))
+    kind = about["train"]["generator"]["kind"]
+    return Contestant(name, folder, DataSpec.of(about["data"]), kind, conditional, options, registered)
+
+
+def refuse_unlike(one: Contestant, other: Contestant) -> None:
+    """Raises ComparisonError when no bench could score both, with every difference named."""
+    left, right = (
+        {
+            "modality": a.data.modality,
+            "shape": a.data.shape,
+            "classes": a.data.classes,
+            "condition": "label" if a.conditional else "none",
+        }
+        for a in (one, other)
+    )
+    if found := [f"{name}: {left[name]} against {right[name]}" for name in left if left[name] != right[name]]:
+        raise ComparisonError(found, f"{one.name} and {other.name} make unlike things")
+
+
+def prepared(project: Project, contestant: Contestant) -> tuple[Bench, Plan]:
+    """Bench and plan as evaluate makes them. Raises DataError when the contestant is of other data than the bench."""
+    from genpipe.devices import choose_device
+    from genpipe.stages import evaluate
+
+    config = project.section("evaluate", evaluate.Config)
+    bench, plan = evaluate.prepared(config, project, contestant.conditional, choose_device("auto"))
+    if bench.evaluator.data != contestant.data:
+        raise DataError(
+            f"{contestant.name} makes {contestant.data.plain()}, and the arrays of this project are "
+            f"{bench.evaluator.data.plain()}; go back to its data and settings to score it"
+        )
+    return bench, plan
+
+
+def scores(bench: Bench, plan: Plan, samples: np.ndarray) -> list[dict[str, float]]:
+    """The scores of each draw."""
+    return [draw.scores for draw in bench.score(plan, samples)]

@@ -1,0 +1,130 @@
+"""A verdict of the gate: what was asked of a challenger, what was found, and how it stands on a version in MLflow.
+
+The outcome, the sentences and the checks are tags of the version; the same checks are a table in its description.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from genpipe.metrics import SCORES
+
+ALLOW_DIRTY = "GENPIPE_ALLOW_DIRTY"  # in the environment: set by `genpipe run --allow-dirty`
+OUTCOME, REASONS, CHECKS = "genpipe.verdict", "genpipe.verdict.reasons", "genpipe.verdict.checks"
+
+Rule = Literal["first", "better", "not_worse"]
+Outcome = Literal["promoted", "kept", "uncommitted"]
+RULES = {"first": "as the first version", "better": "by the rule better", "not_worse": "by the rule not_worse"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold. `value` is the challenger's; the interval is of the difference, for a limit of itself.
+
+    `other` is the value of the version named in `against`; a limit has neither.
+    """
+
+    rule: Literal["better", "not worse", "guard", "limit"]
+    score: str
+    value: float
+    low: float
+    high: float
+    needed: str
+    holds: bool
+    against: str = ""
+    other: float | None = None
+
+    @property
+    def title(self) -> str:
+        return SCORES[self.score].title
+
+    @property
+    def sentence(self) -> str:
+        if self.other is None:
+            found = f"{self.title} {self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
+            return f"{found} {'keeps to' if self.holds else 'breaks'} its limit: {self.needed}."
+        found = f"{self.title} {self.value:.4g} against {self.other:.4g} of {self.against}"
+        shown = "" if self.holds else f"; {self.needed} is not shown"
+        return f"{found}: {self.value - self.other:+.4g} ({self.low:+.4g} to {self.high:+.4g}){shown}."
+
+    def row(self) -> dict[str, str]:
+        """As people read it in a table."""
+        alone = self.other is None
+        sign = "" if alone else "+"
+        return {
+            "check": f"{self.title}: {self.rule}",
+            "challenger": f"{self.value:.4g}",
+            "against": "" if alone else f"{self.other:.4g} ({self.against})",
+            "difference": "" if alone else f"{self.value - (self.other or 0):+.4g}",
+            "interval": f"{self.low:{sign}.4g} to {self.high:{sign}.4g}",
+            "needed": self.needed,
+            "holds": "yes" if self.holds else "no",
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided, by which rule, and why, in plain sentences.
+
+    `uncommitted` would be `promoted` but for code or settings that no commit holds.
+    """
+
+    outcome: Outcome
+    rule: Rule
+    checks: tuple[Check, ...]
+    reasons: tuple[str, ...]
+
+    def uncommitted(self, version: str) -> "Verdict":
+        """The same for a version whose code no commit holds."""
+        why = (
+            "It passes, but code or settings of its training were not committed. Commit them and run again, or "
+            f"`genpipe promote {version} --allow-dirty`."
+        )
+        return replace(self, outcome="uncommitted", reasons=(why, *self.reasons))
+
+    @property
+    def title(self) -> str:
+        return f"{self.outcome}, {RULES[self.rule]}"
+
+    def rows(self) -> list[dict[str, str]]:
+        return [check.row() for check in self.checks]
+
+    def markdown(self) -> str:
+        """Outcome, sentences, and the table of checks."""
+        lines = [f"**Gate: {self.title}.** {' '.join(self.reasons)}"]
+        if rows := self.rows():
+            lines += ["", f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
+            lines += [f"| {' | '.join(row.values())} |" for row in rows]
+        return "\n".join(lines)
+
+    def tags(self) -> dict[str, str]:
+        """As the tags of a version; `of_tags` reads them."""
+        checks = [
+            {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in asdict(check).items()}
+            for check in self.checks
+        ]
+        written = json.dumps({"rule": self.rule, "checks": checks}, ensure_ascii=False)
+        return {OUTCOME: self.outcome, REASONS: "\n".join(self.reasons), CHECKS: written}
+
+    def figures(self) -> dict[str, float]:
+        """As metrics of a run: difference and interval of each check beside another version."""
+        return {
+            f"gate_{check.score}_{name}": value
+            for check in self.checks
+            if check.other is not None
+            for name, value in {"difference": check.value - check.other, "low": check.low, "high": check.high}.items()
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON, for those who show it."""
+        return {"outcome": self.outcome, "title": self.title, "reasons": list(self.reasons), "rows": self.rows()}
+
+
+def of_tags(tags: Mapping[str, str]) -> Verdict | None:
+    """The verdict on the version with these tags; None before there was one."""
+    if OUTCOME not in tags:
+        return None
+    content = json.loads(tags[CHECKS])
+    checks = tuple(Check(**check) for check in content["checks"])
+    return Verdict(tags[OUTCOME], content["rule"], checks, tuple(tags[REASONS].split("\n")))  # type: ignore[arg-type]

@@ -35,7 +35,10 @@ GC_DROPS = (
     "{places} will keep only what data.dvc and dvc.lock name afterwards. The data and outputs of every other version "
     "are lost, and so are those of other projects that keep theirs in the same place."
 )
-COMMIT = "- Commit data.dvc and dvc.lock, so that clones lose the examples too."
+COMMIT = (
+    "- Commit data.dvc and dvc.lock, so that clones lose the examples too; after `genpipe run`, since `dvc pull` in a "
+    "clone fails for outputs that dvc.lock does not name."
+)
 SOURCE = "- Delete them at the source as well: ingest passes over them, and leaves them where they are."
 OLDER = (
     "- In DVC's cache older versions of the data and of outputs still hold them. `dvc {command}` deletes all versions "

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from genpipe import catalogue, generators, modalities, plugins
-from genpipe.config import explain
+from genpipe.config import explain, parse
 from genpipe.processes import end_group
 from genpipe.run import DEFAULTS
 from genpipe.stages import STAGES
@@ -78,6 +78,13 @@ def test_keys_of_settings_exist(name: str) -> None:
     mentioned = re.findall(rf"`((?:{sections})\.[a-z_.]+[a-z_])`|--set '?([a-z_.]+)=", text_of(name))
     unknown = {key for pair in mentioned for key in pair if key} - known_keys()
     assert unknown - {"train.py", "evaluate.py", "validate.py"} == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_that_are_shown_can_be_used(name: str) -> None:
+    for block in blocks(name, "yaml"):
+        for section, content in yaml.safe_load(block).items():
+            parse(STAGES[section].module.Config, content, section)
 
 
 def known_keys() -> set[str]:

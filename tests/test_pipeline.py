@@ -62,6 +62,7 @@ def test_prefect_keeps_validation_scores_and_the_way_to_the_model(clone: Clone) 
         kept = dict(database.execute("select key, data from artifact").fetchall())
     assert set(kept) == {"validation", "data-docs", "scores", "registration", "verdict", "mlflow-run"}
     assert "expect_column_values_to_be_null" in kept["validation"]
+    assert (clone.root / ".genpipe" / "data_docs" / "index.html").as_uri() in kept["data-docs"]
     assert str(scores(clone)["recall"]["value"]) in kept["scores"]
     assert registered(clone)["run"] in kept["mlflow-run"]
     assert "Near copies: limit" in kept["verdict"]
@@ -115,6 +116,10 @@ def test_the_run_in_mlflow_tells_how_the_model_came_to_be(clone: Clone, client: 
     evaluation = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
     assert {"evaluation/report.html", "evaluation/samples.png"} <= evaluation
     assert any(name.startswith("system/") for name in run.data.metrics)
+    validation = {file.path for file in client.list_artifacts(run.info.run_id, "validation")}
+    told = "validation/rows 0 to 1796.html", "validation/accepted rows.html"
+    assert validation == {"validation/result.json", *told}
+    assert run.data.tags["genpipe.validation"] == "; ".join(["pass: 0 of 1797 rows quarantined", *told])
 
 
 def test_the_run_carries_the_ids_of_the_rows_that_the_model_knows(clone: Clone, client: Any) -> None:

@@ -1,6 +1,7 @@
 """augment at scale: the publisher's splits, growth that costs what was added, memory that stays, a full disk."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genpipe import PACKAGE
 from genpipe.data import arrays, cache, parallel
 from genpipe.data.arrays import Arrays, Column
 from genpipe.data.dataset import Row
@@ -97,6 +99,15 @@ def test_shards_that_were_there_are_not_prepared_again_and_a_damaged_result_is(p
     assert augmented(project) == after
 
 
+def test_columns_of_an_earlier_run_and_what_a_kill_has_left_are_gone(project: Project) -> None:
+    projects.run(projects.with_rows(project, ABOUT, list(pictures(100))), "validate", "augment")
+    train = project.artifacts / "augment" / "train"
+    np.save(train / ".image.npy.killed.npy", np.zeros(3))
+    np.save(train / "text.npy", np.zeros(3))
+    projects.run(project, "augment")
+    assert set(Arrays(train)) == {"id", "image", "label"}
+
+
 @pytest.mark.skipif(parallel.cores() < 2, reason="one core: all work is done in this process")
 def test_several_processes_give_the_arrays_that_one_gives(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genpipe.data.dataset.ROWS_A_SHARD", 40)
@@ -119,3 +130,17 @@ def test_a_full_disk_is_told_and_leaves_no_half_of_an_array(project: Project) ->
     )
     assert "DataError: no room to write" in done.stderr
     assert not list((project.artifacts / "augment").rglob("*.npy"))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_images_in_any_stage() -> None:
+    """By the benchmark, with each stage in a process of its own."""
+    script = PACKAGE.parent / "benchmarks" / "data.py"
+    told = subprocess.check_output([sys.executable, script, "--sizes", "1000", "40000"], env=os.environ, text=True)
+    largest = re.findall(r"\| ([\d,]+) \| (\w+) \|.*\| (\d+) MiB \| \d+ MiB \|", told)
+    few, many = (
+        {stage: int(size) for images, stage, size in largest if images == asked} for asked in ("1,000", "40,000")
+    )
+    grown = {stage: many[stage] - few[stage] for stage in ("ingest", "validate", "augment")}
+    assert max(grown["ingest"], grown["augment"]) < 25  # MiB; a copy of the pixels alone would take 30
+    assert grown["validate"] < 70  # up to 100,000 rows of the manifest are in memory at once

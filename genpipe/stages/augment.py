@@ -155,6 +155,9 @@ def write_splits(
                 for values, column in zip((examples, *keys(part, stored)), columns, strict=True):
                     for some in np.array_split(rows, 1 + values[:1].nbytes * len(rows) // BYTES_AT_ONCE):
                         column.write(values[some])
+    for of_split in files:
+        for other in set(of_split[0].parent.iterdir()) - set(of_split):  # of other data, or left by a kill
+            other.unlink()
     return shape
 
 

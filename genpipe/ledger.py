@@ -83,18 +83,23 @@ def champion(project: Project) -> ModelVersion | None:
 
 
 def promote(
-    project: Project, version: ModelVersion, *, why: str, verdict: str = "", compared_with: ModelVersion | None = None
+    project: Project,
+    version: ModelVersion,
+    *,
+    why: str,
+    verdict: str = "",
+    compared_with: ModelVersion | Literal["whoever it is"] | None = "whoever it is",
 ) -> Event:
     """Make `version` the champion.
 
-    `compared_with` is the champion on which the decision rests. Raises RegistryError when another one has taken its
-    place, and when `version` is champion already.
+    `compared_with` is the champion on which the decision rests, None when there was none. Raises RegistryError when
+    another one has taken its place, and when `version` is champion already.
     """
     with locked(project):
         past = reconciled(project)
         now = champion(project)
         refuse_again(version, now)
-        if compared_with and (now is None or now.version != compared_with.version):
+        if not isinstance(compared_with, str) and number_of(compared_with) != number_of(now):
             raise moved_meanwhile(number_of(compared_with), number_of(now))
         return move(project, past, "promoted", int(version.version), why, verdict)
 

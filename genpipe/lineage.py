@@ -24,6 +24,7 @@ from genpipe.project import Project
 from genpipe.registry import ModelVersion
 from genpipe.stages.register import EVALUATION, digest_of
 from genpipe.tracking import COMMIT, DATASET, DIRTY, FILES, ROWS, TRAINING
+from genpipe.verdict import of_tags
 
 SHORT, IN_TABLE = 12, 8  # digits of a digest in the terminal; so many are enough to ask by
 SHORTEST = 6  # digits of a digest that is asked by its beginning
@@ -34,6 +35,7 @@ NAMED = {
     TRAINING: "training",
     registry.MODEL: "model",
     EVALUATION: "evaluation",
+    registry.EVALUATOR: "evaluator",
 }
 
 
@@ -167,7 +169,8 @@ def trace(project: Project, version: ModelVersion, past: list[ledger.Event]) -> 
             "page": tracking.run_link(project, run.info.run_id) if run else None,
         },
         "model": {"digest": tags.get(registry.MODEL)},
-        "evaluation": {"digest": tags.get(EVALUATION)},
+        "evaluation": {"digest": tags.get(EVALUATION), "evaluator": tags.get(registry.EVALUATOR)},
+        "gate": verdict.plain() if (verdict := of_tags(tags)) else None,
         "promotions": [
             {"kind": event.kind, "at": event.at.isoformat(), "by": event.by, "why": event.why} for event in moves
         ],
@@ -211,7 +214,12 @@ def lines(traced: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "settings", f"{settings_of(chosen)}; all {len(settings)} of them in the run"
     yield "training", f"{short(training['digest'])}  {training['page'] or 'its run has been deleted'}"
     yield "model", short(traced["model"]["digest"])
-    yield "evaluation", short(traced["evaluation"]["digest"])
+    yield (
+        "evaluation",
+        f"{short(traced['evaluation']['digest'])} by evaluator {short(traced['evaluation']['evaluator'])}",
+    )
+    if traced["gate"]:
+        yield "gate", f"{traced['gate']['outcome']}: {' '.join(traced['gate']['reasons'])}"
     for move in traced["promotions"]:
         by = f" by {move['by']}" if move["by"] else ""
         yield "champion", f"{move['kind']} {move['at'][:16].replace('T', ' ')} UTC{by} {move['why']}".strip()

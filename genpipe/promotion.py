@@ -20,6 +20,7 @@ from genpipe.project import Project
 from genpipe.registry import ModelVersion
 from genpipe.stages.register import EVALUATION
 from genpipe.tracking import COMMIT, DIRTY
+from genpipe.verdict import of_tags
 
 PROBED = 4  # samples that a version must give
 SHOWN = 100  # characters of a verdict in the table; all of it stands in the version's description
@@ -35,7 +36,9 @@ def promote(directory: Path, word: str, why: str, *, allow_dirty: bool) -> None:
     if not allow_dirty:
         refuse_uncommitted(project, version)
     probe(project, version)
-    event = ledger.promote(project, version, why=why, compared_with=champion)
+    verdict = of_tags(version.tags)
+    said = f"the gate: {verdict.title}" if verdict else ""
+    event = ledger.promote(project, version, why=why, verdict=said, compared_with=champion)
     print(f"{version.name}: version {event.version} is champion{in_place_of(event)}")
 
 

@@ -24,6 +24,7 @@ from genpipe.project import Project
 from genpipe.tracking import COMMIT, NOTE, ORIGIN, ROWS, connect, reopened, run_origin
 
 MODEL, CODE = "genpipe.model", "genpipe.code"  # tags of a version: digests of its files, and of the code it carries
+EVALUATOR = "genpipe.evaluator"  # digest of the one that scored it
 SERVED = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors")  # what sampling imports
 ABSENT = "RESOURCE_DOES_NOT_EXIST"  # as MLflow calls it
@@ -72,7 +73,8 @@ def signature(takes: tuple[str, ...], params: Mapping[str, Any], shape: tuple[in
 
 def describe_version(version: ModelVersion, tags: Mapping[str, str], text: str) -> None:
     """Put a description and tags on a version. Its run gets the same description, which links the two."""
-    client, linked = mlflow.MlflowClient(), f"{text}\n\n{links(version)}"
+    client = mlflow.MlflowClient()
+    linked = f"{text}\n\n{links(client.get_model_version(version.name, version.version))}"  # its tags as they are now
     client.update_model_version(version.name, version.version, linked)
     client.set_tag(str(version.run_id), NOTE, linked)
     for key, value in tags.items():

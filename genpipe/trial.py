@@ -21,12 +21,11 @@ from genpipe.data.keys import packed
 from genpipe.errors import DataError, GenpipeError, StageError
 from genpipe.gate import Opponent
 from genpipe.project import Project
-from genpipe.registry import ModelVersion
+from genpipe.registry import EVALUATOR, ModelVersion
 from genpipe.scores import scored
 from genpipe.verdict import Rule, Verdict
 
-# Tags of a version: which evaluator gave it which values.
-EVALUATOR, SCORES = "genpipe.evaluator", "genpipe.scores"
+SCORES = "genpipe.scores"  # tag of a version: the values that its evaluator gave it
 
 
 def hold(project: Project, version: ModelVersion, champion: ModelVersion | None, metrics: Mapping[str, Any]) -> Verdict:

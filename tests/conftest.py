@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch reads it
@@ -20,8 +21,14 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_stores() -> None:
+def own_stores() -> Iterator[None]:
     """Each test's project has stores of its own: MLflow writes those that it used last into the environment."""
+    forget_stores()  # those of a fixture that was made for a whole module
+    yield
+    forget_stores()
+
+
+def forget_stores() -> None:
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         os.environ.pop(name, None)
 

@@ -167,6 +167,8 @@ def test_the_champion_is_not_promoted_again_and_not_past_one_that_came_between(p
     client(project).set_registered_model_alias(NAME, CHAMPION, "2")
     with pytest.raises(RegistryError, match="champion is version 2 by now, no longer 1"):
         ledger.promote(project, version(project, 3), why="", compared_with=before)
+    with pytest.raises(RegistryError, match="champion is version 2 by now, no longer none"):
+        ledger.promote(project, version(project, 3), why="", compared_with=None)
     assert registry.aliases(project)[CHAMPION] == 2
 
 

@@ -235,8 +235,10 @@ def test_on_a_whole_project_samples_lead_back_to_data_that_git_names(tmp_path: P
     assert found["version"]["aliases"] == ["champion"]
     assert answer["samples"]["version"] == found["version"]["number"] == 1
     assert clone.run("genpipe", "lineage", "artifacts/evaluate/report.html", "--json").stdout.count('"number": 1') == 1
-    for digest in (found["training"]["digest"], found["evaluation"]["digest"], named["meta"]["rows"]):
+    digests = [found["training"]["digest"], *found["evaluation"].values(), named["meta"]["rows"]]
+    for digest in digests:
         assert "digits version 1 (champion)" in clone.run("genpipe", "lineage", digest[:10]).stdout
+    assert (found["gate"]["outcome"], found["promotions"][0]["kind"]) == ("promoted", "promoted")
     client = mlflow.MlflowClient(f"sqlite:///{clone.root / 'mlflow.db'}")
     version = client.get_model_version("digits", "1")
     run = client.get_run(version.run_id)

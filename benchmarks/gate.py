@@ -17,6 +17,8 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ import yaml
 from genpipe import PACKAGE, gate, modalities, sampling, training
 from genpipe.bench import Bench, Plan, Seen
 from genpipe.config import parse
-from genpipe.data.arrays import DataSpec
+from genpipe.data.arrays import Arrays, DataSpec, write_arrays
 from genpipe.data.batches import Batches
 from genpipe.devices import Compute
 from genpipe.gate import Draws, Opponent
@@ -78,7 +80,9 @@ def prepared() -> Digits:
     known, unseen = np.split(order, [int(0.6 * len(order))])
     data = DataSpec("image", image.shape[1:], tuple("0123456789"))
     columns = {"image": image[known], "label": found.target[known].astype(np.int64)}
-    evaluator = calibrate.fit(calibrate.Config(), data, columns)  # type: ignore[arg-type]  # columns as the arrays are
+    with TemporaryDirectory() as folder:
+        write_arrays(Path(folder), columns)
+        evaluator = calibrate.fit(calibrate.Config(), data, Arrays(Path(folder)))
 
     def see(rows: np.ndarray) -> Seen:
         return Seen(image[rows], evaluator.features(image[rows]), found.target[rows].astype(np.int64))
@@ -129,8 +133,8 @@ def parted(digits: Digits, repeat: int, stopped: Mapping[str, Model]) -> tuple[B
     unseen = digits.bench.held_out
     order = np.random.default_rng(repeat).permutation(len(unseen))
     bench, pool = replace(digits.bench, held_out=unseen[order[:HELD_OUT]]), unseen[order[HELD_OUT:]]
-    noise = {name: noisy(pool, deviation) for name, deviation in DEVIATION.items()}
-    return bench, {"noise": noise, "gan": {name: painted(model) for name, model in stopped.items()}}
+    families = {"noise": {name: noisy(pool, deviation) for name, deviation in DEVIATION.items()}}
+    return bench, families | ({"gan": {name: painted(model) for name, model in stopped.items()}} if stopped else {})
 
 
 def scored(

@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from genpipe import registry, versions
+from genpipe import registry, sampling, versions
 from genpipe.bench import Bench, Plan
 from genpipe.data.arrays import DataSpec
+from genpipe.devices import choose_device
+from genpipe.drawing import about, drawn_here, find
 from genpipe.errors import ComparisonError, DataError
 from genpipe.project import Project
+from genpipe.stages import evaluate
 
 SAMPLING = "genpipe.sampling"  # tag of a version: the options with which evaluate drew from it
 
@@ -39,9 +42,7 @@ class Contestant:
         """What it answers to a plan, (R · M, *shape) as stored. Raises StageError when its code fails."""
         labels = np.zeros(plan.count, np.int64) if plan.labels is None else plan.labels
         if not self.registered:
-            from genpipe import drawing
-
-            return drawing.drawn_here(self.folder, labels, plan.seed, self.options).examples
+            return drawn_here(self.folder, labels, plan.seed, self.options).examples
         asked = versions.signature(self.folder)
         return versions.sampled(self.folder, asked.rows(labels), {**asked.options, **self.options, "seed": plan.seed})
 
@@ -56,9 +57,6 @@ def of_version(project: Project, version: registry.ModelVersion) -> Contestant:
 
 def of_folder(folder: Path, name: str) -> Contestant:
     """What train writes, or a folder around it, with the kind's default options."""
-    from genpipe import sampling
-    from genpipe.drawing import find
-
     trained = find(folder, "config.json").parent
     return described(name, trained, "label" in sampling.load(trained).takes(), {}, registered=False)
 
@@ -66,11 +64,9 @@ def of_folder(folder: Path, name: str) -> Contestant:
 def described(
     name: str, folder: Path, conditional: bool, options: Mapping[str, Any], *, registered: bool
 ) -> Contestant:
-    from genpipe.drawing import find
-
-    about = json.loads(find(folder, "config.json").read_text(encoding="utf-8"))
-    kind = about["train"]["generator"]["kind"]
-    return Contestant(name, folder, DataSpec.of(about["data"]), kind, conditional, options, registered)
+    config = about(folder)
+    kind = config["train"]["generator"]["kind"]
+    return Contestant(name, folder, DataSpec.of(config["data"]), kind, conditional, options, registered)
 
 
 def refuse_unlike(one: Contestant, other: Contestant) -> None:
@@ -90,9 +86,6 @@ def refuse_unlike(one: Contestant, other: Contestant) -> None:
 
 def prepared(project: Project, contestant: Contestant) -> tuple[Bench, Plan]:
     """Bench and plan as evaluate makes them. Raises DataError when the contestant is of other data than the bench."""
-    from genpipe.devices import choose_device
-    from genpipe.stages import evaluate
-
     config = project.section("evaluate", evaluate.Config)
     bench, plan = evaluate.prepared(config, project, contestant.conditional, choose_device("auto"))
     if bench.evaluator.data != contestant.data:

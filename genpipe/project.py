@@ -87,10 +87,10 @@ class Gate:
         default="auto", description="auto: better than the champion on its data, not_worse on new data"
     )
     margin: float = Field(
-        default=0.2, gt=0, lt=1, description="share of the champion's value that not_worse may be worse by"
+        default=0.25, gt=0, lt=1, description="share of the champion's value that not_worse may be worse by"
     )
     guards: dict[ScoreName, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=lambda: {"recall": 0.05, "coverage": 0.05, "label_agreement": 0.02, "near_copies": 0.05},
+        default_factory=lambda: {"recall": 0.1, "coverage": 0.1, "label_agreement": 0.05, "near_copies": 0.05},
         description="score: how much worse than the champion's it may be at most",
     )
     limits: dict[ScoreName, Limit] = Field(

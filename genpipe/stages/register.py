@@ -91,9 +91,8 @@ def judge(project: Project, version: registry.ModelVersion, metrics: Mapping[str
     verdict = trial.hold(project, version, champion, metrics)
     if verdict.outcome == "promoted" and not may_pass(project, version):
         verdict = verdict.uncommitted(version.version)
-    registry.tag_version(
-        project, int(version.version), verdict.tags()
-    )  # before the alias: whoever is champion has a verdict
+    # Before the alias: whoever is champion has a verdict.
+    registry.tag_version(project, int(version.version), verdict.tags())
     if verdict.outcome == "promoted":
         why, reasons = f"the gate: {verdict.title}", " ".join(verdict.reasons)
         ledger.promote(project, version, why=why, verdict=reasons, compared_with=champion)

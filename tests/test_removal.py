@@ -74,6 +74,12 @@ def test_a_removed_example_may_be_named_again(stored: Stored) -> None:
     assert removal.chosen(left, [gone[:12]], None) == (gone,)
 
 
+def test_data_of_which_all_was_removed_are_told(stored: Stored) -> None:
+    dataset.remove(stored.folder.parent, [name_of(row) for row in portraits()])
+    with pytest.raises(DataError, match="portraits holds no example any more; ingest.source can bring others"):
+        projects.run(Project(stored.folder.parents[1]), "validate")
+
+
 def test_every_word_that_names_no_example_is_told(stored: Stored) -> None:
     with pytest.raises(DataError) as caught:
         removal.chosen(stored, ["ab", "0" * 32, "zebra"], "faces/99/*")

@@ -57,6 +57,8 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     good, or a rule that stops does not hold.
     """
     stored = Stored.find(project.data)
+    if not stored.rows:
+        raise DataError(f"{stored.about.name} holds no example any more; ingest.source can bring others (params.yaml)")
     modality = modalities.load(stored.about.modality)
     rules = suite.for_classes(suite.read(project.root, modality), len(stored.about.classes))
     found = judge(measured(stored, project), modality, rules, project)

@@ -76,7 +76,7 @@ def test_a_removed_example_may_be_named_again(stored: Stored) -> None:
 
 def test_data_of_which_all_was_removed_are_told(stored: Stored) -> None:
     dataset.remove(stored.folder.parent, [name_of(row) for row in portraits()])
-    with pytest.raises(DataError, match="portraits holds no example any more; ingest.source can bring others"):
+    with pytest.raises(DataError, match=r"portraits holds no example any more; ingest.source can bring others"):
         projects.run(Project(stored.folder.parents[1]), "validate")
 
 

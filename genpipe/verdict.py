@@ -6,7 +6,7 @@ The outcome, the sentences and the checks are tags of the version; the same chec
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from genpipe.metrics import SCORES
 
@@ -105,7 +105,8 @@ class Verdict:
             for check in self.checks
         ]
         written = json.dumps({"rule": self.rule, "checks": checks}, ensure_ascii=False)
-        return {OUTCOME: self.outcome, REASONS: "\n".join(self.reasons), CHECKS: written}
+        # The outcome last: a verdict of which a kill left a part is none.
+        return {REASONS: "\n".join(self.reasons), CHECKS: written, OUTCOME: self.outcome}
 
     def figures(self) -> dict[str, float]:
         """As metrics of a run: difference and interval of each check beside another version."""
@@ -122,9 +123,12 @@ class Verdict:
 
 
 def of_tags(tags: Mapping[str, str]) -> Verdict | None:
-    """The verdict on the version with these tags; None before there was one."""
-    if OUTCOME not in tags:
+    """The verdict on the version with these tags; None where there is none, a part of one, or one of another genpipe."""
+    try:
+        content = json.loads(tags[CHECKS])
+        checks = tuple(Check(**check) for check in content["checks"])
+        found = Verdict(tags[OUTCOME], content["rule"], checks, tuple(tags[REASONS].split("\n")))  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError):
         return None
-    content = json.loads(tags[CHECKS])
-    checks = tuple(Check(**check) for check in content["checks"])
-    return Verdict(tags[OUTCOME], content["rule"], checks, tuple(tags[REASONS].split("\n")))  # type: ignore[arg-type]
+    known = found.outcome in get_args(Outcome) and found.rule in RULES and all(c.score in SCORES for c in checks)
+    return found if known else None

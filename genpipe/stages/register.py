@@ -24,7 +24,7 @@ from genpipe.scores import scored
 from genpipe.stages import validate
 from genpipe.verdict import ALLOW_DIRTY, Verdict, of_tags
 
-EVALUATION = "genpipe.evaluation"
+EVALUATION, RESTS_ON = "genpipe.evaluation", "genpipe.verdict.rests_on"
 
 
 @settings
@@ -70,11 +70,24 @@ def pending(project: Project) -> bool:
 
 
 def is_complete(version: registry.ModelVersion, project: Project) -> bool:
-    """Whether a version carries this evaluation, the tag that registering sets last, and a verdict that may stand."""
+    """Whether a version carries this evaluation, the tag that registering sets last, and a verdict that may stand.
+
+    A verdict stands as long as champion and gate are those on which it rests, and its alias has followed it.
+    """
     verdict = of_tags(version.tags)
     if verdict is None or version.tags.get(EVALUATION) != evaluation_digest(project):
         return False
-    return verdict.outcome != "uncommitted" or not may_pass(project, version)
+    if ledger.PROMOTED in version.tags:
+        return True
+    if verdict.outcome == "promoted" or version.tags.get(RESTS_ON) != rests_on(project, ledger.champion(project)):
+        return False
+    return verdict.outcome == "kept" or not may_pass(project, version)
+
+
+def rests_on(project: Project, champion: registry.ModelVersion | None) -> str:
+    """On what a verdict rests beside the version itself: the champion and the settings of the gate."""
+    asked = json.dumps(plain(project.mlflow.gate), sort_keys=True)
+    return f"champion {champion.version if champion else 'none'}, gate {hashlib.sha256(asked.encode()).hexdigest()[:12]}"
 
 
 def judge(project: Project, version: registry.ModelVersion, metrics: Mapping[str, Any]) -> Verdict:
@@ -92,7 +105,8 @@ def judge(project: Project, version: registry.ModelVersion, metrics: Mapping[str
     if verdict.outcome == "promoted" and not may_pass(project, version):
         verdict = verdict.uncommitted(version.version)
     # Before the alias: whoever is champion has a verdict.
-    registry.tag_version(project, int(version.version), verdict.tags())
+    rests = {RESTS_ON: rests_on(project, champion)}
+    registry.tag_version(project, int(version.version), rests | verdict.tags())
     if verdict.outcome == "promoted":
         why, reasons = f"the gate: {verdict.title}", " ".join(verdict.reasons)
         ledger.promote(project, version, why=why, verdict=reasons, compared_with=champion)

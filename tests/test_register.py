@@ -1,0 +1,78 @@
+"""When a registered version is complete: its evaluation is noted, and its verdict whole and still what holds."""
+
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from genpipe import ledger, registry
+from genpipe.files import write_json
+from genpipe.gate import Opponent, decide
+from genpipe.project import Gate, Project
+from genpipe.registry import ModelVersion
+from genpipe.stages import register
+from genpipe.tracking import connect
+from genpipe.verdict import CHECKS, OUTCOME, Verdict, of_tags
+from tests import projects
+
+NAME = "genpipe"  # the default of mlflow.yml
+KEPT = Verdict("kept", "better", (), ("It is not shown to be better.",))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """One with an evaluation and two versions, of which the first is champion."""
+    project = projects.make(tmp_path)
+    write_json(project.artifacts / "evaluate" / "metrics.json", {"format": 2})
+    connect(project)
+    mlflow.MlflowClient().create_registered_model(NAME)
+    for _ in range(2):
+        mlflow.MlflowClient().create_model_version(NAME, "nowhere")
+    ledger.promote(project, version(project, 1), why="the first")
+    return project
+
+
+def version(project: Project, number: int) -> ModelVersion:
+    found = registry.get_version(project, number)
+    assert found
+    return found
+
+
+def noted(project: Project, verdict: Verdict) -> ModelVersion:
+    """Version 2 with all that registering notes of it."""
+    rests = {register.RESTS_ON: register.rests_on(project, ledger.champion(project))}
+    tags = {**verdict.tags(), **rests, register.EVALUATION: register.evaluation_digest(project)}
+    registry.tag_version(project, 2, tags)
+    return version(project, 2)
+
+
+def test_a_promotion_whose_alias_never_moved_is_not_complete(project: Project) -> None:
+    promoted = noted(project, Verdict("promoted", "better", (), ("It is better.",)))
+    assert not register.is_complete(promoted, project)
+    ledger.promote(project, promoted, why="the gate")
+    assert register.is_complete(version(project, 2), project)
+
+
+def test_a_verdict_stands_until_champion_or_gate_change(project: Project) -> None:
+    kept = noted(project, KEPT)
+    assert register.is_complete(kept, project)
+    (project.root / "mlflow.yml").write_text("gate: {margin: 0.5}\n")
+    assert not register.is_complete(kept, Project(project.root))
+    (project.root / "mlflow.yml").unlink()
+    mlflow.MlflowClient().create_model_version(NAME, "nowhere")
+    ledger.promote(project, version(project, 3), why="another one")
+    assert not register.is_complete(kept, project)
+    ledger.rollback(project, why="no")
+    assert register.is_complete(kept, project)
+
+
+def test_a_part_of_a_verdict_and_one_of_another_genpipe_are_none() -> None:
+    draws = [{"frechet_distance": value, "near_copies": 0.0} for value in (3.0, 4.0)]
+    own = {name: {"value": 1.0, "low": 1.0, "high": 1.0} for name in draws[0]}
+    tags = decide(Gate(guards={}), "better", own, draws, Opponent("version 1", draws)).tags()
+    assert of_tags(tags)
+    assert list(tags)[-1] == OUTCOME  # until it is there, a kill leaves no verdict
+    for lost in tags:
+        assert of_tags({name: value for name, value in tags.items() if name != lost}) is None
+    for before, after in (('"low"', '"lowest"'), ("frechet_distance", "fid"), ('"better"', '"best"'), ("{", "(")):
+        assert of_tags(tags | {CHECKS: tags[CHECKS].replace(before, after)}) is None

@@ -11,6 +11,8 @@ from typing import Any
 
 from genpipe.errors import DataError
 
+UMASK = os.umask(0o077)  # it can only be read by setting it
+os.umask(UMASK)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -23,7 +25,7 @@ def written_aside(file: Path) -> Iterator[Path]:
     try:
         with room_for(file):
             yield aside
-            aside.chmod(0o644)
+            aside.chmod(0o666 & ~UMASK)
             with aside.open("rb") as handle:
                 os.fsync(handle.fileno())
         aside.replace(file)

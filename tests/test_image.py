@@ -121,6 +121,11 @@ def test_sixteen_bits_are_scaled_not_cut_off() -> None:
         decoded(Image.fromarray(np.array([[70_000, 1]], np.int32)), "TIFF")
 
 
+def test_the_transparent_level_of_sixteen_bits_is_white_and_others_are_scaled() -> None:
+    picture = Image.fromarray(np.array([[0, 1000, 2570, 65535]], np.uint16))
+    assert decoded(picture, transparency=1000)[..., 0].tolist() == [[0, 255, 10, 255]]
+
+
 def test_palettes_bits_and_other_colour_spaces_become_grey_or_rgb() -> None:
     picture = Image.fromarray(COLOUR)
     exact = picture.quantize(30)

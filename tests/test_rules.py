@@ -188,6 +188,7 @@ def test_faults_of_the_file(tmp_path: Path) -> None:
     again = entry.replace("quarantine", "stop")
     (told,) = faults(tmp_path, entry + again)
     assert told == "suites/image.yaml, entry 2: the expectation of entry 1 again; let one entry say it"
+    assert "expectation is ['a']" in faults(tmp_path, "- expectation: [a]")[0]
     both = f"- {{expectation: {NULL}, column: no, reason: broken, action: no}}"
     assert len(faults(tmp_path, both)) == 2  # all are told at once
 

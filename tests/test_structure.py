@@ -128,3 +128,21 @@ def test_plugins_are_found_by_their_file_names() -> None:
     assert plugins.names("genpipe.generators") == ["gan", "vae"]
     with pytest.raises(plugins.UnknownPluginError, match="'images'; known modalities: image"):
         plugins.load("genpipe.modalities", "images")
+
+
+def test_nothing_can_read_a_pickle() -> None:
+    """No module that loads pickles is imported, and the loaders that could load one are told not to."""
+    found = []
+    for file in FILES:
+        pickling = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+        found += [f"{places(file)} imports {name}" for name in imported(file) if name.partition(".")[0] in pickling]
+        for call in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)):
+            named, said = ast.unparse(call.func), {one.arg: ast.unparse(one.value) for one in call.keywords}
+            unsafe = {
+                "np.load": said.get("allow_pickle") != "False",
+                "torch.load": said.get("weights_only") != "True",
+                "pd.read_pickle": True,
+            }
+            if unsafe.get(named):
+                found.append(f"{places(file)}: {ast.unparse(call)}")
+    assert found == []

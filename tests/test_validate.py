@@ -3,6 +3,8 @@
 import io
 import json
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +36,8 @@ BAD = {
     "plain.png": "every pixel is the same",
     "truncated.jpg": "can't be decoded",
     "truncated.png": "can't be decoded",
+    "vast.png": "can't be decoded; width out of range",
+    "vast.ppm": "can't be decoded; width out of range; height out of range",
     "wide.png": "width out of range",
     "your copy.png": "the same content as another row",
     "zero.jpg": "can't be decoded",
@@ -41,9 +45,11 @@ BAD = {
 ERRORS = {
     "empty.png": "of no known image format",
     "floating.tif": "levels of floating point, whose range nothing tells",
-    "heavy.bmp": "not read: the file was larger than the source takes in, or could not be opened",
+    "heavy.bmp": "not read: the file is absent, or larger than ingest.source.max_file_bytes allows",
     "huge.png": "too large: 60000 × 60000 pixels; at most 50,000,000 are decoded",
     "page.jpg": "of no known image format",
+    "vast.png": "too large: 4294967295 × 7 pixels; at most 50,000,000 are decoded",
+    "vast.ppm": "too large: 9999999999 × 1 pixels; at most 50,000,000 are decoded",
     "zero.jpg": "empty: not one byte",
 }
 
@@ -94,6 +100,8 @@ def bad_files() -> Iterator[tuple[str, bytes]]:
     yield "plain.png", saved(Image.new("RGB", (20, 16), "teal"), "PNG")
     yield "truncated.jpg", saved(photograph(65), "JPEG")[:-200]
     yield "truncated.png", saved(photograph(66), "PNG")[:-200]
+    yield "vast.png", header_of(4294967295, 7)  # more than 32 bits with a sign hold
+    yield "vast.ppm", b"P5 9999999999 1 255 "
     yield "wide.png", saved(photograph(67).resize((5000, 10)), "PNG")
     yield "zero.jpg", b""
 
@@ -140,7 +148,7 @@ def test_no_good_file_is_lost(found: Project) -> None:
 
 def test_the_manifest_measures_every_row(found: Project) -> None:
     manifest = output(found, "manifest").set_index("path")
-    assert len(manifest) == 62
+    assert len(manifest) == 64
     noted = manifest.loc[["cmyk.jpg", "deep.png", "misnamed.png", "strokes.tif"], ["format", "mode"]]
     assert noted.to_numpy().tolist() == [["JPEG", "CMYK"], ["PNG", "I;16"], ["JPEG", "RGB"], ["TIFF", "1"]]
     assert manifest.index[manifest["misnamed"].fillna(False)].tolist() == ["misnamed.png"]
@@ -155,19 +163,19 @@ def test_the_manifest_measures_every_row(found: Project) -> None:
 
 def test_result_json_tells_each_rule_with_its_action_and_count(found: Project) -> None:
     result = json.loads((found.artifacts / "validate" / "result.json").read_text())
-    assert (result["rows"], result["quarantined"], result["decision"]) == (62, 13, "pass with quarantine")
+    assert (result["rows"], result["quarantined"], result["decision"]) == (64, 15, "pass with quarantine")
     told = {(rule["reason"], rule["action"]): rule["bad"] for rule in result["rules"]}
-    assert told["can't be decoded", "quarantine"] == 8
+    assert told["can't be decoded", "quarantine"] == 10
     assert told["its name says another format", "report"] == 1
 
 
 def test_pages_tell_of_these_outputs_only(found: Project) -> None:
     pages = validate.pages(found)
-    assert list(pages) == ["Data Docs", "rows 0 to 61"]  # no class, so that no rule is about the whole
-    assert "of no known image format" in pages["rows 0 to 61"].read_text()
+    assert list(pages) == ["Data Docs", "rows 0 to 63"]  # no class, so that no rule is about the whole
+    assert "of no known image format" in pages["rows 0 to 63"].read_text()
     file = found.artifacts / "validate" / "result.json"
     before = file.read_text()
-    file.write_text(before.replace("62", "63"))
+    file.write_text(before.replace("64", "65"))
     assert validate.pages(found) == {}
     file.write_text(before)
 
@@ -285,3 +293,33 @@ def test_only_new_shards_are_measured(project: Project, monkeypatch: pytest.Monk
     projects.run(project, "validate")
     assert len(asked) == 60
     assert len(output(project, "accepted")) == 60
+
+
+def test_a_suite_without_rules_about_rows_sets_nothing_aside(tmp_path: Path) -> None:
+    project = projects.with_rows(projects.make(tmp_path, validate={"min_accepted": 1}), DIGITS, rows(5))
+    entry = "{expectation: expect_table_row_count_to_be_between, min_value: 1, reason: empty, action: stop}"
+    (tmp_path / "suites" / "image.yaml").write_text(f"- {entry}\n")
+    assert projects.run(project, "validate")["validate"] == {"rows": 5.0, "quarantined": 0.0}
+
+
+def test_a_dataset_whose_last_row_was_removed_is_refused_in_words(tmp_path: Path) -> None:
+    project = projects.with_rows(projects.make(tmp_path), DIGITS, rows(2))
+    dataset.remove(project.data, [row["id"] for row in dataset.Stored.find(project.data).read_rows(["id"])])
+    with pytest.raises(DataError, match="holds no example any more"):
+        projects.run(project, "validate")
+
+
+def test_a_full_disk_is_told_and_leaves_the_earlier_outputs(tmp_path: Path) -> None:
+    project = projects.with_rows(projects.make(tmp_path, validate={"min_accepted": 1}), DIGITS, rows(5))
+    projects.run(project, "validate")
+    outputs = {file: file.read_bytes() for file in (project.artifacts / "validate").iterdir()}
+    projects.with_rows(project, DIGITS, rows(400))
+    program = (
+        "import resource, sys; from pathlib import Path; from tests import projects; "
+        "from genpipe.project import Project; resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000)); "
+        "projects.run(Project(Path(sys.argv[1])), 'validate')"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "DataError: no room to write" in done.stderr
+    assert {file: file.read_bytes() for file in (project.artifacts / "validate").iterdir()} == outputs

@@ -22,7 +22,7 @@ from genpipe.files import written_aside
 NAMES = pa.dictionary(pa.int8(), pa.string())  # few different ones
 STORED = (
     pa.field("id", pa.string()),
-    pa.field("label", pa.int32()),
+    pa.field("label", pa.int64()),
     pa.field("split", NAMES),
     pa.field("text", pa.string()),
 )

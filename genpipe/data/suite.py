@@ -84,7 +84,7 @@ def faults_of(entry: Any, columns: Mapping[str, pa.DataType]) -> Iterator[str]:
         yield f"is {entry!r}; it must be a mapping such as `{EXAMPLE}`"
         return
     name = entry.get("expectation")
-    if name not in MASKS and name not in WHOLE:
+    if not isinstance(name, str) or (name not in MASKS and name not in WHOLE):
         yield f"expectation is {name!r}; about rows: {', '.join(MASKS)}; about the whole: {', '.join(WHOLE)}"
         return
     if not isinstance(entry.get("reason"), str) or not entry["reason"]:

@@ -37,8 +37,8 @@ MEASUREMENTS = [
     pa.field("format", NAMES),  # of the content, whatever the name says
     pa.field("mode", NAMES),  # as stored, in Pillow's words
     pa.field("frames", pa.int32()),
-    pa.field("width", pa.int32()),  # upright
-    pa.field("height", pa.int32()),
+    pa.field("width", pa.int64()),  # upright; a broken header may say anything
+    pa.field("height", pa.int64()),
     pa.field("mean", pa.float32()),  # of the decoded pixels, 0 to 255
     pa.field("deviation", pa.float32()),
     pa.field("constant", pa.bool_()),  # whether every pixel is the same
@@ -157,7 +157,7 @@ def opened(columns: Mapping[str, Any]) -> Image.Image:
     """The picture with its header read, by its content and not by its name. Raises ValueError when there is none."""
     content = columns["image"]["bytes"]
     if content is None:
-        raise ValueError("not read: the file was larger than the source takes in, or could not be opened")
+        raise ValueError("not read: the file is absent, or larger than ingest.source.max_file_bytes allows")
     if not content:
         raise ValueError("empty: not one byte")
     with broken_is_a_value_error():
@@ -176,10 +176,10 @@ def plain(picture: Image.Image) -> Image.Image:
     with broken_is_a_value_error():
         picture.load()
         picture = upright(picture)
-        if picture.has_transparency_data:
-            return over_white(picture)
         if picture.mode in DEEP:
             return scaled_to_bytes(picture)
+        if picture.has_transparency_data:
+            return over_white(picture)
         if picture.mode == "F":
             raise ValueError("levels of floating point, whose range nothing tells")
         if picture.mode in ("L", "1"):
@@ -204,11 +204,14 @@ def over_white(picture: Image.Image) -> Image.Image:
 
 
 def scaled_to_bytes(picture: Image.Image) -> Image.Image:
-    """0 to 65535 → 0 to 255, rounded."""
+    """0 to 65535 → 0 to 255, rounded; the level that the picture calls transparent is white."""
     levels = np.asarray(picture).astype(np.int64)
     if levels.min() < 0 or levels.max() > 65535:
         raise ValueError("levels of 32 bits, whose range nothing tells")
-    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    scaled = ((levels + 128) // 257).astype(np.uint8)
+    if (level := picture.info.get("transparency")) is not None:
+        scaled[levels == level] = 255
+    return Image.fromarray(scaled)
 
 
 @contextmanager

@@ -62,7 +62,8 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     about = stored.about
     write_json(folder / ORIGIN, {"name": about.name, "licence": about.licence, "citation": about.citation,
                "source": about.source})  # fmt: skip
-    preview(modality, augmentation, np.load(folder / "train" / f"{modality.CONTENT}.npy", mmap_mode="r"), project)
+    train = np.load(folder / "train" / f"{modality.CONTENT}.npy", mmap_mode="r", allow_pickle=False)
+    preview(modality, augmentation, train, project)
     print(json.dumps(counts))
     return {split: float(count) for split, count in counts.items()}
 

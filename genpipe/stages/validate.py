@@ -108,9 +108,9 @@ def judge(shards: Sequence[Path], modality: ModuleType, rules: Sequence[Rule], p
         for table in chunks(shards, of_rows):
             masks = [rule.broken(table) for rule in of_rows]
             title = f"rows {table['row'].iloc[0]} to {table['row'].iloc[-1]}"
-            outcomes.append(pages.hold(of_rows, "rows", table, title))
+            outcomes.append(pages.hold(of_rows, "rows", table, title) if of_rows else [])
             check_counts(of_rows, outcomes[-1], masks)
-            reasons = explain(of_rows, masks)
+            reasons = explain(table, of_rows, masks)
             good = reasons == ""
             everything.write(table)
             accepted.write(table[good].astype({"row": "int64"}))
@@ -163,9 +163,9 @@ def numbers(rows: np.ndarray) -> pd.Series:
     return pd.Series(rows, dtype="Int32").mask(rows == duplicates.NONE)
 
 
-def explain(rules: Sequence[Rule], masks: Sequence["pd.Series[bool]"]) -> "pd.Series[str]":
+def explain(table: pd.DataFrame, rules: Sequence[Rule], masks: Sequence["pd.Series[bool]"]) -> "pd.Series[str]":
     """Why each row is set aside, all reasons joined; empty for a good row."""
-    reasons = pd.Series("", index=masks[0].index)
+    reasons = pd.Series("", index=table.index)
     for rule, broken in zip(rules, masks, strict=True):
         if rule.action == "quarantine":
             reasons[broken] = reasons[broken].where(reasons[broken] == "", reasons[broken] + "; ") + rule.reason

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -87,6 +88,25 @@ def version_data(project: Project, rows_digest: str) -> None:
         aside = project.root / ".dvc" / "tmp" / file.name
         aside.write_text(yaml.safe_dump({**content, "meta": {"rows": rows_digest}}, sort_keys=False), encoding="utf-8")
         aside.replace(file)
+    note_rows(project, rows_digest)
+
+
+def note_rows(project: Project, rows_digest: str) -> None:
+    """Note that data/ holds the rows that data.dvc names, so that later it is seen which of the two has changed."""
+    file = noted_file(project)
+    if noted_rows(project) != rows_digest:
+        with written_aside(file) as aside:
+            aside.write_text(rows_digest, encoding="utf-8")
+
+
+def noted_rows(project: Project) -> str | None:
+    """The digest of the rows when data/ last held what data.dvc named; None where that is not known."""
+    file = noted_file(project)
+    return file.read_text(encoding="utf-8") if file.exists() else None
+
+
+def noted_file(project: Project) -> Path:
+    return project.state / "versioned-rows"
 
 
 def versioned_rows(project: Project) -> str | None:
@@ -97,16 +117,16 @@ def versioned_rows(project: Project) -> str | None:
     return digest
 
 
-def restore_data(project: Project) -> bool:
-    """Bring back what data.dvc names, from a remote if there is one, else from the cache; whether that was possible."""
-    remote = dvc(project, "remote", "list").strip()
-    try:
-        dvc(project, "pull" if remote else "checkout", "data.dvc")
-    except StageError as error:
-        why = f" ({error})" if remote else ""
-        print(f"what data.dvc names is in no {'remote' if remote else 'cache'} here; the source is read instead{why}")
-        return False
-    return True
+def restore_data(project: Project) -> None:
+    """Bring back what data.dvc names, from a remote if there is one, else from the cache.
+
+    Raises StageError where that is impossible, and where data/ holds what is in no cache.
+    """
+    dvc(project, "pull" if has_remote(project) else "checkout", "data.dvc")
+
+
+def has_remote(project: Project) -> bool:
+    return bool(dvc(project, "remote", "list").strip())
 
 
 def discard(project: Project, names: Collection[str]) -> None:

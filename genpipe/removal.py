@@ -80,7 +80,7 @@ def remove(directory: Path, words: Sequence[str], pattern: str | None, *, gc: bo
             return
         stored = Stored.find(project.data)
         request = Request(chosen(stored, words, pattern), gc or cloud, cloud)
-        if cloud and not dag.dvc(project, "remote", "list").strip():
+        if cloud and not dag.has_remote(project):
             raise ConfigError(["--cloud: DVC has no remote here (`dvc remote add --default NAME PLACE`)"])
         print(f"{stored.about.name}: {count(request.ids)} to remove: {short(request.ids)}")
         knowing = affected.models(project, request.ids)

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from genpipe import dag
+from genpipe.data import dataset
+from genpipe.data.dataset import Stored
 from genpipe.errors import DataError
 from genpipe.project import Project
 from genpipe.sources import digits
@@ -80,6 +82,65 @@ def test_a_source_that_lost_rows_does_not_overwrite_what_data_dvc_names(
     monkeypatch.setattr(digits, "rows", every)
     projects.run(project, "ingest")
     assert data_dvc(project) == named
+
+
+def test_what_somebody_put_beside_the_dataset_outlives_a_refusal(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(project.data)
+    shutil.rmtree(project.root / ".dvc" / "cache")
+    for own in (project.data / "notes.txt", project.data / "digits" / "notes.txt"):
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.write_text("somebody's own")
+    every = digits.rows
+    monkeypatch.setattr(digits, "rows", lambda *given: islice(every(*given), 1000, None))
+    with pytest.raises(DataError, match=r"gives other rows than data\.dvc names"):
+        projects.run(project, "ingest")
+    assert {str(file.relative_to(project.data)) for file in project.data.rglob("*.*")} == {
+        "notes.txt", "digits/notes.txt",
+    }  # fmt: skip
+
+
+def without_first_row(project: Project) -> str:
+    """Remove a row, as another clone would, and let data/ be as before; what data.dvc then names. The row's id last."""
+    kept = project.root / "before"
+    shutil.copytree(project.data, kept)
+    gone = str(next(Stored.find(project.data).read_rows(["id"]))["id"])
+    dag.version_data(project, dataset.remove(project.data, [gone]).digest)
+    shutil.rmtree(project.data)
+    kept.rename(project.data)
+    return gone
+
+
+def test_data_that_are_older_than_data_dvc_are_replaced_and_no_removed_row_comes_back(project: Project) -> None:
+    before = dag.versioned_rows(project)
+    gone = without_first_row(project)
+    dag.note_rows(project, str(before))  # the clone's own state, to which data.dvc came by `git pull`
+    named = data_dvc(project)
+    assert projects.run(project, "ingest")["ingest"] == {"examples": 1796, "added": 0}
+    assert data_dvc(project) == named
+    assert Stored.find(project.data).removed == (gone,)
+    assert gone not in {row["id"] for row in Stored.find(project.data).read_rows(["id"])}
+
+
+def test_older_data_stay_and_are_told_where_dvc_cannot_replace_them(project: Project) -> None:
+    without_first_row(project)
+    shutil.rmtree(project.state)
+    shutil.rmtree(project.root / ".dvc" / "cache")
+    named, held = data_dvc(project), contents(project)
+    with pytest.raises(DataError, match=r"data/ holds other rows than data.dvc names.*`dvc checkout --force data.dvc`"):
+        projects.run(project, "ingest")
+    assert (data_dvc(project), contents(project)) == (named, held)
+
+
+def test_rows_that_an_interrupted_ingest_has_added_are_versioned_by_the_next(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = [*digits.rows(digits.Config(), project.root)]
+    monkeypatch.setattr(digits, "rows", lambda *given: iter([*every, {**every[0], "image": every[0]["image"].T}]))
+    ingest.take_in(project.section("ingest", ingest.Config).source, project)  # and is killed before it tells DVC
+    assert projects.run(project, "ingest")["ingest"] == {"examples": 1798, "added": 0}
+    assert dag.versioned_rows(project) == Stored.find(project.data).digest
 
 
 def test_a_source_out_of_reach_leaves_the_data_that_data_dvc_names(tmp_path: Path) -> None:

@@ -155,6 +155,15 @@ def remove(data: Path, ids: Collection[str]) -> Stored:
     return stored
 
 
+def delete(stored: Stored) -> None:
+    """Delete a dataset's own files, dataset.yaml first, and the folders that are empty then."""
+    (stored.folder / "dataset.yaml").unlink()
+    tidy(replace(stored, shards=()))
+    for folder in (stored.folder, stored.folder.parent):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
 def refuse_another(data: Path, about: Dataset) -> None:
     others = [file.parent.name for file in data.glob("*/dataset.yaml") if file.parent.name != about.name]
     if others:

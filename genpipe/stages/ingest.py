@@ -4,7 +4,6 @@ It stands before the DAG, as an import: raw data come from outside, and `dvc pul
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from genpipe.config import Choice, Field, Plugin, plain, settings
 from genpipe.data import cache, dataset
 from genpipe.data.dataset import Stored
 from genpipe.data.stamps import Stamps
-from genpipe.errors import DataError, OutOfReachError
+from genpipe.errors import DataError, OutOfReachError, StageError
 from genpipe.files import write_json
 from genpipe.project import Project
 
@@ -26,13 +25,13 @@ class Config:
 def run(cfg: Config, project: Project) -> dict[str, float]:
     """Write data/<name>/*.parquet, dataset.yaml and data.dvc; what is there already stays untouched.
 
-    In a clone, what data.dvc names is brought back first. Where DVC can't, the source must give the same rows: raises
-    DataError when it gives others, for those that data.dvc names would be lost. A source out of reach is an error only
-    where data.dvc names no data, or they are not here.
+    What data.dvc names is brought back first where data/ has nothing, or an older version. Where DVC can't, the source
+    must give the same rows: raises DataError when it gives others, for those that data.dvc names would be lost. A
+    source out of reach is an error only where data.dvc names no data, or they are not here.
     """
     source: Choice = cfg.source
     named = dag.versioned_rows(project)
-    lost = named is not None and not any(project.data.glob("*/dataset.yaml")) and not dag.restore_data(project)
+    lost = named is not None and not brought(project, named)
     try:
         stored, added = take_in(source, project)
     except OutOfReachError as error:
@@ -41,7 +40,7 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
         print(f"{error}\nThe data that data.dvc names are here and stay as they are.")
         stored, added = Stored.find(project.data), 0
     if lost and stored.digest != named:
-        shutil.rmtree(project.data)
+        dataset.delete(stored)
         raise DataError(
             f"source '{source.kind}' gives other rows than data.dvc names, and those are in no cache or remote of DVC "
             "here; `dvc pull` them from where they are, or remove data.dvc to begin a new history"
@@ -50,6 +49,31 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     write_json(noted_file(project), seen(cfg, project))
     print(f"{stored.about.name}: {stored.rows} examples, {added} of them new or relabelled")
     return {"examples": stored.rows, "added": added}
+
+
+def brought(project: Project, named: str) -> bool:
+    """Whether data/ holds the rows that data.dvc names, after they have been brought back where that was needed.
+
+    Rows that an interrupted run has added since are kept. Raises DataError when data/ holds other rows than those that
+    data.dvc names, and DVC can't replace them: what it named before would be versioned as if it were new.
+    """
+    held = any(project.data.glob("*/dataset.yaml"))
+    found = Stored.find(project.data).digest if held else None
+    if found != named and (not held or dag.noted_rows(project) != named):
+        try:
+            dag.restore_data(project)
+        except StageError as error:
+            if held:
+                raise DataError(
+                    "data/ holds other rows than data.dvc names, and DVC can't bring those: `dvc pull` them from where "
+                    "they are; `dvc checkout --force data.dvc` first drops what in data/ is not versioned; "
+                    f"`git checkout` brings another data.dvc ({error})"
+                ) from error
+            place, why = ("remote", f" ({error})") if dag.has_remote(project) else ("cache", "")
+            print(f"what data.dvc names is in no {place} here; the source is read instead{why}")
+            return False
+    dag.note_rows(project, named)
+    return True
 
 
 def take_in(source: Choice, project: Project) -> tuple[Stored, int]:

@@ -17,7 +17,7 @@ from genpipe.data.arrays import ORIGIN, DataSpec
 from genpipe.errors import ConfigError, DataError
 from genpipe.files import write_json
 from genpipe.project import Project
-from genpipe.stages.register import digest_of
+from genpipe.registry import digest_of
 
 
 def options(words: Sequence[str]) -> dict[str, Any]:

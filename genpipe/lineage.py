@@ -21,8 +21,7 @@ from genpipe import dag, ledger, registry, tracking
 from genpipe.data.dataset import Stored
 from genpipe.errors import RegistryError
 from genpipe.project import Project
-from genpipe.registry import ModelVersion
-from genpipe.stages.register import EVALUATION, digest_of
+from genpipe.registry import EVALUATION, ModelVersion, digest_of
 from genpipe.tracking import COMMIT, DATASET, DIRTY, FILES, ROWS, TRAINING
 from genpipe.verdict import of_tags
 

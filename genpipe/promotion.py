@@ -17,8 +17,7 @@ from genpipe.data.arrays import DataSpec
 from genpipe.drawing import about, labels_of, model_digest
 from genpipe.errors import RegistryError
 from genpipe.project import Project
-from genpipe.registry import ModelVersion
-from genpipe.stages.register import EVALUATION
+from genpipe.registry import EVALUATION, ModelVersion
 from genpipe.tracking import COMMIT, DIRTY
 from genpipe.verdict import of_tags
 

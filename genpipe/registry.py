@@ -3,6 +3,7 @@
 A model is found by the digest of its files, kept as the tag `genpipe.model` of its version.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,11 +25,16 @@ from genpipe.project import Project
 from genpipe.tracking import COMMIT, NOTE, ORIGIN, ROWS, connect, reopened, run_origin
 
 MODEL, CODE = "genpipe.model", "genpipe.code"  # tags of a version: digests of its files, and of the code it carries
-EVALUATOR = "genpipe.evaluator"  # digest of the one that scored it
+EVALUATION, EVALUATOR = "genpipe.evaluation", "genpipe.evaluator"  # digests of its scores and of what scored it
 SERVED = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors")  # what sampling imports
 ABSENT = "RESOURCE_DOES_NOT_EXIST"  # as MLflow calls it
 TYPES = {bool: "boolean", int: "long", float: "double", str: "string"}
+
+
+def digest_of(*files: Path) -> str:
+    """SHA-256 over the contents of files, by which versions know them."""
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def find_version(project: Project, digest: str) -> ModelVersion | None:

@@ -18,8 +18,8 @@ from genpipe.data.arrays import write_arrays
 from genpipe.data.dataset import Stored
 from genpipe.files import write_json
 from genpipe.project import Project
+from genpipe.registry import EVALUATION, digest_of
 from genpipe.sources import digits
-from genpipe.stages.register import EVALUATION, digest_of
 from tests import clones, projects
 
 NAME = "genpipe"  # the default of mlflow.yml

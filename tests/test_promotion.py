@@ -10,7 +10,7 @@ import pytest
 from genpipe import cli, ledger, registry
 from genpipe.code import carried_digest
 from genpipe.project import Project
-from genpipe.stages.register import EVALUATION, digest_of
+from genpipe.registry import EVALUATION, digest_of
 from genpipe.tracking import COMMIT, DIRTY, connect
 from tests import projects
 

@@ -20,11 +20,12 @@ from genpipe.data.dataset import Stored
 from genpipe.errors import DataError
 from genpipe.files import write_json
 from genpipe.project import Project
+from genpipe.registry import EVALUATION, digest_of
 from genpipe.scores import scored
 from genpipe.stages import validate
 from genpipe.verdict import ALLOW_DIRTY, Verdict, of_tags
 
-EVALUATION, RESTS_ON = "genpipe.evaluation", "genpipe.verdict.rests_on"
+RESTS_ON = "genpipe.verdict.rests_on"
 
 
 @settings
@@ -87,7 +88,9 @@ def is_complete(version: registry.ModelVersion, project: Project) -> bool:
 def rests_on(project: Project, champion: registry.ModelVersion | None) -> str:
     """On what a verdict rests beside the version itself: the champion and the settings of the gate."""
     asked = json.dumps(plain(project.mlflow.gate), sort_keys=True)
-    return f"champion {champion.version if champion else 'none'}, gate {hashlib.sha256(asked.encode()).hexdigest()[:12]}"
+    return (
+        f"champion {champion.version if champion else 'none'}, gate {hashlib.sha256(asked.encode()).hexdigest()[:12]}"
+    )
 
 
 def judge(project: Project, version: registry.ModelVersion, metrics: Mapping[str, Any]) -> Verdict:
@@ -160,11 +163,6 @@ def model_digest(project: Project) -> str:
 
 def evaluation_digest(project: Project) -> str:
     return digest_of(project.artifacts / "evaluate" / "metrics.json")
-
-
-def digest_of(*files: Path) -> str:
-    """SHA-256 over the contents of files."""
-    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def training_of(project: Project, config: Mapping[str, Any]) -> str:

@@ -49,6 +49,32 @@ def test_broken_idx_files_are_told(tmp_path: Path, images: bytes, labels: bytes,
         rows(chosen("idx", files=[{"images": "images", "labels": "labels"}]), tmp_path)
 
 
+def test_labels_of_an_idx_file_are_whole_numbers(tmp_path: Path) -> None:
+    (tmp_path / "images").write_bytes(idx(PIXELS[:1]))
+    (tmp_path / "labels").write_bytes(struct.pack(">HBBIf", 0, 0x0D, 1, 1, 0.7))
+    with pytest.raises(DataError, match=r"labels holds float32 .*must hold one whole number an image"):
+        described(chosen("idx", files=[{"images": "images", "labels": "labels"}]), tmp_path)
+
+
+def test_a_stray_label_does_not_make_classes_without_end(tmp_path: Path) -> None:
+    stray = np.array([0, 1, 2**31 - 1], np.int32)
+    (tmp_path / "images").write_bytes(idx(PIXELS[:3]))
+    (tmp_path / "labels").write_bytes(idx(stray))
+    np.savez(tmp_path / "data.npz", x=PIXELS[:3], y=stray)
+    parquet(tmp_path / "data.parquet", {"image": [b"x"] * 3, "label": stray})
+    choices: list[tuple[str, dict[str, Any]]] = [
+        ("idx", {"files": [{"images": "images", "labels": "labels"}]}),
+        ("npz", {"path": "data.npz", "arrays": [{"images": "x", "labels": "y"}]}),
+        ("parquet", {"path": "data.parquet"}),
+    ]
+    for kind, given in choices:
+        with pytest.raises(
+            DataError, match=r"label 2147483647 makes more than 100000 classes.*ingest\.source\.classes"
+        ):
+            described(chosen(kind, **given), tmp_path)
+        assert described(chosen(kind, classes=["a", "b"], **given), tmp_path).classes == ("a", "b")
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_arrays_of_an_npz_by_name(tmp_path: Path, save: Any) -> None:
     save(tmp_path / "data.npz", x=PIXELS, y=np.arange(12) % 3, z=COLOURED.transpose(0, 3, 1, 2), w=np.full((4, 1), 2))
@@ -124,6 +150,12 @@ def test_parquet_with_binary_images_names_captions_and_a_column_of_splits(tmp_pa
     assert described(source, tmp_path).classes == ("aster", "rose")
     found = [(row["label"], row["text"], row["split"]) for row in rows(source, tmp_path)]
     assert found == [(1, "a", "train"), (None, "b", "validation"), (0, None, None)]
+
+
+def test_hidden_files_are_no_parquet(tmp_path: Path) -> None:
+    parquet(tmp_path / "d" / "train.parquet", {"image": [png(PIXELS[0])]})
+    (tmp_path / "d" / "._train.parquet").write_bytes(b"of the Finder")
+    assert len(rows(chosen("parquet", path="d"), tmp_path)) == 1
 
 
 def test_parquet_that_is_amiss_is_told(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import json
 import os
 import socket
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +71,15 @@ def test_a_class_that_is_called_as_a_split_among_others_is_a_class(tmp_path: Pat
     assert described(source, tmp_path).columns == ()
 
 
+def test_splits_beside_other_folders_are_refused_rather_than_lost(tmp_path: Path) -> None:
+    put(tmp_path, "train/rose/1.png", "test/rose/2.png", "__MACOSX/3.png")
+    source = chosen("folder", path=".")
+    assert [row["split"] for row in rows(source, tmp_path)] == ["test", "train"]
+    put(tmp_path, "models/1.png")
+    with pytest.raises(DataError, match=r"the splits test, train beside models; move .* ingest\.source\.path"):
+        described(source, tmp_path)
+
+
 def test_a_manifest_gives_labels_captions_and_splits(tmp_path: Path) -> None:
     put(tmp_path, "img/1.png", "img/2.png", "img/3.png", "left-over.png")
     lines = ["file_name,label,text,split", 'img/2.png,rose,"a red, red rose",train', "img/1.png,aster,,val"]
@@ -95,6 +106,23 @@ def test_a_manifest_in_each_split(tmp_path: Path) -> None:
     assert described(source, tmp_path).classes == ("9", "10")  # numbers go by their value
     found = {row["image"]["path"]: (row["label"], row["split"], row["text"]) for row in rows(source, tmp_path)}
     assert found == {"train/1.png": (1, "train", "one"), "test/2.png": (0, "test", "two")}
+
+
+def test_labels_count_though_the_first_line_of_a_manifest_has_none(tmp_path: Path) -> None:
+    put(tmp_path, "1.png", "deep/2.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "1.png"}\n{"file_name": "deep/2.png", "label": "rose"}\n')
+    assert names(chosen("folder", path="."), tmp_path) == [("1.png", None), ("deep/2.png", 0)]
+    assert described(chosen("folder", path="."), tmp_path).classes == ("rose",)
+
+
+@pytest.mark.parametrize(("listed", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_manifest_may_write_an_accent_otherwise_than_the_folder(tmp_path: Path, listed: Any, written: Any) -> None:
+    on_disk, said = (unicodedata.normalize(form, "caf\u00e9.png") for form in (listed, written))
+    put(tmp_path, on_disk)
+    (tmp_path / "metadata.csv").write_text(f"file_name,label\n{said},rose\n", encoding="utf-8")
+    assert names(chosen("folder", path="."), tmp_path) == [(on_disk, 0)]
+    (row,) = rows(chosen("table", path="metadata.csv"), tmp_path)
+    assert row["image"]["bytes"] == (tmp_path / on_disk).read_bytes()
 
 
 def test_captions_beside_class_folders(tmp_path: Path) -> None:
@@ -145,6 +173,10 @@ def test_what_leaves_the_folder_or_is_no_file_is_refused(tmp_path: Path) -> None
     with pytest.raises(DataError, match="way-round is a link to no file"):
         described(source, tmp_path)
     (folder / "way-round").unlink()
+    (folder / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=r"the link loop names .*leads back to itself"):
+        described(source, tmp_path)
+    (folder / "loop").unlink()
     os.mkfifo(folder / "pipe")
     with pytest.raises(DataError, match="pipe is neither file nor folder"):
         described(source, tmp_path)
@@ -219,7 +251,11 @@ def test_a_table_with_columns_of_other_names(tmp_path: Path, ending: str) -> Non
         ("t.csv", "file_name\n", "holds no row"),
         ("t.csv", b"file_name\n\xff\xfe.png\n", "can't be read as a table"),
         ("t.jsonl", '{"file_name": "1.png"\n', "can't be read as a table"),
-        ("t.jsonl", '["1.png"]\n', "each must be a JSON object"),
+        ("t.jsonl", '["1.png"]\n', "line 1, holds .* each must be a JSON object"),
+        ("t.jsonl", '{"file_name": "1.png"}\n\n{"file_name": ""}\n', "row at line 3: 'file_name' is empty"),
+        ("t.csv", 'file_name,text\n1.png,"one\ntwo"\n,\n', "row at line 4: 'file_name' is empty"),
+        ("t.jsonl", '{"file_name": "1\\u0000.png"}\n', r"line 1: 'file_name' holds '1\\x00\.png', which is no text"),
+        ("t.jsonl", '{"file_name": "1.png", "text": "\\ud83d"}\n', r"'text' holds '\\ud83d', which is no text"),
     ],
 )
 def test_a_table_that_is_amiss_is_told_with_its_line(
@@ -228,6 +264,12 @@ def test_a_table_that_is_amiss_is_told_with_its_line(
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message):
         described(chosen("table", path=name), tmp_path)
+
+
+def test_a_folder_in_place_of_a_table_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(DataError, match=r"t\.csv can't be read as a table: .*directory"):
+        described(chosen("table", path="t.csv"), tmp_path)
 
 
 def test_a_folder_that_grew_adds_only_what_is_new(tmp_path: Path) -> None:

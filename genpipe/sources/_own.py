@@ -1,6 +1,8 @@
 """What the sources of a user's own data share: the settings that say what the data are, and paths, splits, classes."""
 
 import math
+import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ from genpipe.data.rows import Later
 from genpipe.errors import ConfigError, DataError, OutOfReachError
 
 SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val"), "validation")
+MOST_CLASSES = 100_000
 Split = Literal["", "train", "validation", "test"]
 
 
@@ -53,10 +56,19 @@ def existing(root: Path, path: str) -> Path:
 
 def inside(folder: Path, name: str, said_by: str) -> Path:
     """The file `name` of `folder`. Raises DataError when it lies elsewhere, by its name or through a link."""
-    place = (folder / name).resolve()
+    try:
+        place = (folder / name).resolve()
+    except (OSError, RuntimeError) as error:  # which of the two depends on Python's version
+        raise DataError(f"{said_by} names '{name}', a link that leads back to itself; remove it") from error
     if not place.is_relative_to(folder.resolve()):
         raise DataError(f"{said_by} names '{name}', which lies outside of {folder}; only files within it are read")
     return place
+
+
+def as_listed(folder: Path, name: str) -> str:
+    """`name` in the Unicode form in which `folder` has it: systems write é as one sign or as two."""
+    forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    return next((form for form in forms if os.path.exists(folder / form)), name)  # noqa: PTH110  # takes any name
 
 
 def later(file: Path, name: str, limit: int) -> Later | dict[str, Any]:
@@ -106,7 +118,15 @@ def class_names(found: Iterable[str], given: Sequence[str]) -> tuple[str, ...]:
 
 
 def numbers(count: int, given: Sequence[str]) -> tuple[str, ...]:
-    """The names of classes that come as numbers below `count`: as given, else the numbers themselves."""
+    """The names of classes that come as numbers below `count`: as given, else the numbers themselves.
+
+    Raises DataError when these are so many that one of the labels is rather a stray value.
+    """
+    if not given and count > MOST_CLASSES:
+        raise DataError(
+            f"label {count - 1} makes more than {MOST_CLASSES} classes; mend it, or name the classes in "
+            "ingest.source.classes (params.yaml)"
+        )
     return tuple(given) or tuple(str(number) for number in range(count))
 
 
@@ -131,7 +151,7 @@ def pictures(array: np.ndarray, said_by: str) -> np.ndarray:
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] not in (1, 3)):
         raise DataError(
             f"{said_by} holds {array.dtype} of shape {tuple(array.shape)}; images are uint8 (N, H, W), (N, H, W, C) "
-            "or (N, C, H, W) with 1 or 3 channels"
+            "or (N, C, H, W) with 1 or 3 channels; convert and save them so"
         )
     return array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array
 
@@ -140,7 +160,7 @@ def bytes_of_one(shape: Sequence[int], item_bytes: int, limit: int, said_by: str
     """How many bytes one example of an array takes. Raises DataError when that is none, or more than `limit`."""
     size = math.prod(shape[1:]) * item_bytes
     if not 0 < size <= limit:
-        raise DataError(f"{said_by} has examples of {size} bytes; ingest.source.max_file_bytes allows {limit}")
+        raise DataError(f"{said_by} has examples of {size} bytes; ingest.source.max_file_bytes allows 1 to {limit}")
     return size
 
 

@@ -2,7 +2,8 @@
 
 As Hugging Face's `imagefolder` has it: `metadata.csv`, `metadata.jsonl` or `manifest.csv` with `file_name` and perhaps
 `label`, `text`, `split`; folders train/, validation/ (val/, valid/) and test/ above the classes keep the publisher's
-split. Every file that is neither hidden nor a manifest is an example; what can't be used is named by validation.
+split. Every file that is neither hidden nor a manifest is an example; what can't be used is named by validation. The
+folder __MACOSX, which macOS adds to its archives, counts as hidden.
 """
 
 import hashlib
@@ -77,7 +78,7 @@ def found(folder: Path, config: Config) -> Iterator[Found]:
     named = set[str]()
     for table in tables:
         for entry in _manifest.entries(table, config.columns):
-            file = (table.parent / entry.file).absolute()
+            file = (table.parent / _own.as_listed(table.parent, entry.file)).absolute()
             _own.inside(folder, str(file), str(table))
             name = PurePosixPath(os.path.relpath(file, folder)).as_posix()
             named.add(name)
@@ -100,11 +101,19 @@ def placed(name: str, splits: Mapping[str, str]) -> tuple[str | None, str | None
 
 
 def split_folders(folder: Path) -> dict[str, str]:
-    """Name → split of the top folders, where all of them are named as splits; else nothing."""
-    names = [entry.name for entry in visible(folder) if entry.is_dir()]
-    if not names or any(name.lower() not in _own.SPLIT_NAMES for name in names):
-        return {}
-    return {name: _own.SPLIT_NAMES[name.lower()] for name in names}
+    """Name → split of the top folders, where all of them are named as splits; nothing where at most one is.
+
+    Raises DataError for several beside other folders: taken for classes, the publisher's split would be lost.
+    """
+    names = [entry.name for entry in visible(folder) if entry.is_dir(follow_symlinks=False)]
+    splits = {name: _own.SPLIT_NAMES[name.lower()] for name in names if name.lower() in _own.SPLIT_NAMES}
+    others = [name for name in names if name not in splits]
+    if len(splits) > 1 and others:
+        raise DataError(
+            f"{folder} holds the splits {', '.join(splits)} beside {_own.legible(', '.join(others[:5]))}; move the "
+            "splits into a folder of their own and name it in ingest.source.path (params.yaml)"
+        )
+    return {} if others else splits
 
 
 def files_in(folder: Path, top: Path | None = None) -> Iterator[Path]:
@@ -131,6 +140,7 @@ def files_in(folder: Path, top: Path | None = None) -> Iterator[Path]:
 def visible(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            shown = [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+            return sorted(shown, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder} can't be listed ({error.strerror}); ingest.source.path names a folder") from error

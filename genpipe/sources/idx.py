@@ -75,10 +75,10 @@ def highest_label(root: Path, part: Part) -> int:
     if not part.labels:
         return -1
     with opened(_own.existing(root, part.images)) as images, opened(_own.existing(root, part.labels)) as labels:
-        if len(labels.shape) != 1 or labels.shape[0] != images.shape[0]:
+        if labels.dtype.kind not in "ui" or len(labels.shape) != 1 or labels.shape[0] != images.shape[0]:
             raise DataError(
-                f"{labels.file} is of shape {labels.shape} beside images of shape {images.shape}; it must hold one "
-                "label an image (ingest.source.files in params.yaml)"
+                f"{labels.file} holds {labels.dtype.name} of shape {labels.shape} beside images of shape "
+                f"{images.shape}; it must hold one whole number an image (ingest.source.files in params.yaml)"
             )
     return max(labels_of(root, part), default=-1)
 
@@ -97,7 +97,9 @@ def arrays(file: Path, limit: int) -> Iterator[np.ndarray]:
             content = read(idx.values, count * size, file)
             yield np.frombuffer(content, idx.dtype).reshape(count, *idx.shape[1:])
         if idx.values.read(1):
-            raise DataError(f"{file} goes on after the {math.prod(idx.shape)} values that its head promises")
+            raise DataError(
+                f"{file} goes on after the {math.prod(idx.shape)} values that its head promises; get it anew"
+            )
 
 
 @contextmanager
@@ -107,7 +109,10 @@ def opened(file: Path) -> Iterator[Idx]:
     with gzip.open(file) if packed else file.open("rb") as values:
         zeros, kind, dimensions = struct.unpack(">HBB", read(values, 4, file))
         if zeros or kind not in TYPES or not dimensions:
-            raise DataError(f"{file} is no IDX file: it must begin with two zero bytes, a type and its dimensions")
+            raise DataError(
+                f"{file} is no IDX file: it must begin with two zero bytes, a type and its dimensions "
+                "(ingest.source.files in params.yaml)"
+            )
         shape = struct.unpack(f">{dimensions}I", read(values, 4 * dimensions, file))
         yield Idx(file, values, np.dtype(TYPES[kind]), shape)  # type: ignore[arg-type]  # gzip's file is no IO[bytes]
 

@@ -119,7 +119,10 @@ def is_text(kind: pa.DataType) -> bool:
 
 def files_of(config: Config, root: Path) -> list[Path]:
     place = _own.existing(root, config.path)
-    files = sorted(place.rglob("*.parquet")) if place.is_dir() else [place]
+    files = [place]
+    if place.is_dir():  # hidden ones are none of the data: macOS writes ._train.parquet beside train.parquet
+        found = sorted(place.rglob("*.parquet"))
+        files = [file for file in found if not any(part.startswith(".") for part in file.relative_to(place).parts)]
     if not files:
         raise DataError(f"{place} holds no .parquet file; ingest.source.path names it (params.yaml)")
     return [_own.inside(place if place.is_dir() else place.parent, str(file), config.path) for file in files]

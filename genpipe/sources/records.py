@@ -34,7 +34,10 @@ def describe(config: Config, root: Path) -> Dataset:
     for part in config.files:
         file, length = _own.existing(root, part.path), record_bytes(config)
         if file.stat().st_size % length or not file.stat().st_size:
-            raise DataError(f"{file} of {file.stat().st_size} bytes is not made of records of {length} bytes each")
+            raise DataError(
+                f"{file} of {file.stat().st_size} bytes is not made of records of {length} bytes each; "
+                "mend ingest.source.shape or label_bytes (params.yaml), or get the file anew"
+            )
     columns = ["split"] if any(part.split for part in config.files) else []
     source = ", ".join(part.path for part in config.files)
     return _own.about(config, source, classes(config, root), columns)

@@ -36,7 +36,7 @@ def fingerprint(config: Config, root: Path) -> str:
     table, total = _own.existing(root, config.path), hashlib.sha256()
     total.update(str(_own.stamp(table)).encode())
     for entry in _manifest.entries(table, config.columns):
-        file = _own.inside(home(config, root), entry.file, str(table))
+        file = file_of(entry, home(config, root), table)
         total.update(str(_own.stamp(file) if file.exists() else file).encode())
     return total.hexdigest()
 
@@ -46,9 +46,13 @@ def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
     like, table, folder = describe(config, root), _own.existing(root, config.path), home(config, root)
     places = {name: number for number, name in enumerate(like.classes)}
     for entry in _manifest.entries(table, config.columns):
-        file = _own.inside(folder, entry.file, str(table))
+        file = file_of(entry, folder, table)
         content = _own.later(file, entry.file, config.max_file_bytes)
         yield _own.example(content, _own.label_of(entry.label, places), entry.split, entry.text, like)
+
+
+def file_of(entry: _manifest.Entry, folder: Path, table: Path) -> Path:
+    return _own.inside(folder, _own.as_listed(folder, entry.file), str(table))
 
 
 def home(config: Config, root: Path) -> Path:

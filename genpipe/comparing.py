@@ -1,5 +1,6 @@
 """What `genpipe compare` does: two models drawn anew with the same labels, seed and counts, and scored on one bench."""
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from genpipe import contestants, gate, registry
+from genpipe import contestants, gate, ledger, registry
 from genpipe.contestants import Contestant
 from genpipe.metrics import SCORES
 from genpipe.project import Project
@@ -33,20 +34,19 @@ class Row(NamedTuple):
 def compare(directory: Path, first: str, second: str) -> None:
     """Score both and print a table. Raises ComparisonError when they are unlike."""
     project = Project.find(directory)
+    ledger.reconcile(project)
     one, other = named(project, directory, first), named(project, directory, second)
     contestants.refuse_unlike(one, other)
     bench, plan = contestants.prepared(project, one)
     with ThreadPoolExecutor(2) as pool:  # half of the time goes into starting processes
         drawn = list(pool.map(lambda contestant: contestant.samples(plan), (one, other)))
-    found = rows(
-        *(
-            (each.name, contestants.scores(bench, plan, samples))
-            for each, samples in zip((one, other), drawn, strict=True)
-        )
-    )
-    show(one, other, found)
+    left, right = (contestants.scores(bench, plan, samples) for samples in drawn)
     draws, count = plan.held_out.shape
+    part = gate.held_out_part(count / len(bench.held_out), alike=one.kind == other.kind)
+    show(one, other, rows((one.name, left), (other.name, right), part))
     print(f"{draws} draws of {count} samples, seed {plan.seed}, evaluator {bench.evaluator.digest[:12]}")
+    for each in (one, other):
+        print(f"{each.name} is drawn with {json.dumps(dict(each.options)) if each.options else 'its own defaults'}")
 
 
 def named(project: Project, directory: Path, word: str) -> Contestant:
@@ -57,13 +57,13 @@ def named(project: Project, directory: Path, word: str) -> Contestant:
     return contestants.of_version(project, registry.resolve(project, word))
 
 
-def rows(first: tuple[str, gate.Draws], second: tuple[str, gate.Draws]) -> list[Row]:
-    """One row a score, in the order of SCORES, from names and scores by draw."""
+def rows(first: tuple[str, gate.Draws], second: tuple[str, gate.Draws], held_out: float = gate.ALIKE) -> list[Row]:
+    """One row a score, in the order of SCORES, from names and scores by draw, and what held-out data add (gate.py)."""
     (one, left), (other, right) = first, second
     found = []
     for score in (name for name in SCORES if name in left[0]):
         before, after = (np.array([draw[score] for draw in draws]) for draws in (left, right))
-        apart = gate.difference(after, before)
+        apart = gate.difference(after, before, held_out)
         better = other if (apart.mean < 0) == gate.lower_is_better(score) else one
         if SCORES[score].better == "like real":
             better = "–"

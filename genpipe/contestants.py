@@ -17,7 +17,7 @@ from genpipe.bench import Bench, Plan
 from genpipe.data.arrays import DataSpec
 from genpipe.devices import choose_device
 from genpipe.drawing import about, drawn_here, find
-from genpipe.errors import ComparisonError, DataError
+from genpipe.errors import ComparisonError, DataError, StageError
 from genpipe.project import Project
 from genpipe.stages import evaluate
 
@@ -56,9 +56,13 @@ def of_version(project: Project, version: registry.ModelVersion) -> Contestant:
 
 
 def of_folder(folder: Path, name: str) -> Contestant:
-    """What train writes, or a folder around it, with the kind's default options."""
+    """What train writes, or a folder around it, with the options of the evaluation beside it if that is its own."""
     trained = find(folder, "config.json").parent
-    return described(name, trained, "label" in sampling.load(trained).takes(), {}, registered=False)
+    evaluation, options = trained.with_name("evaluate") / "metrics.json", dict[str, Any]()
+    if evaluation.is_file():
+        card = json.loads(evaluation.read_text(encoding="utf-8")).get("card", {})
+        options = card["sampling"] if card.get("training_digest") == about(trained)["digest"] else {}
+    return described(name, trained, "label" in sampling.load(trained).takes(), options, registered=False)
 
 
 def described(
@@ -96,6 +100,18 @@ def prepared(project: Project, contestant: Contestant) -> tuple[Bench, Plan]:
     return bench, plan
 
 
+def protocol(project: Project, bench: Bench, plan: Plan) -> dict[str, Any]:
+    """The half of a card that says how scores on this bench come about, as metrics.json would hold it."""
+    found = evaluate.protocol(project.section("evaluate", evaluate.Config), project, bench, plan)
+    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+
 def scores(bench: Bench, plan: Plan, samples: np.ndarray) -> list[dict[str, float]]:
-    """The scores of each draw."""
+    """The scores of each draw. Raises StageError for samples that are no answer to the plan."""
+    asked = (plan.count, *bench.held_out.content.shape[1:]), bench.held_out.content.dtype
+    if (samples.shape, samples.dtype) != asked or not np.isfinite(samples).all():
+        raise StageError(
+            f"it gives samples of shape {samples.shape} and type {samples.dtype}, or such that are no numbers; asked "
+            f"for were {asked[0]} of type {asked[1]}"
+        )
     return [draw.scores for draw in bench.score(plan, samples)]

@@ -3,11 +3,11 @@
 Contestants answer one plan, so their scores are paired, draw by draw: the same held-out examples, labels and seeds. Of
 R paired differences with mean m and deviation s the interval is
 
-    m ± t(0.95; R - 1) · s · √(1/R + HELD_OUT)
+    m ± t(0.95; R - 1) · s · √(1/R + held_out)
 
-Averaging lessens what the chance of sampling does by 1/R, but not what the held-out data do, which all draws share;
-HELD_OUT is their part in s² (the corrected resampled t-test of Nadeau & Bengio 2003, Machine Learning 52, section 4,
-with a measured share). Either end is passed by chance in at most 5 % of the cases:
+Averaging lessens what the chance of sampling does by 1/R, but not what the held-out data do, which all draws share.
+`held_out` is what they add, in parts of s² (the corrected resampled t-test of Nadeau & Bengio 2003, Machine Learning
+52, section 4, with a measured part). If that part is right, either end is passed by chance in at most 5 % of cases:
 
 - `better`: the whole interval lies on the good side. An equal challenger passes in at most 5 %.
 - `not_worse`: the bad end lies within the margin, so that it is shown and not merely not refuted: a challenger that is
@@ -16,6 +16,7 @@ with a measured share). Either end is passed by chance in at most 5 % of the cas
 - A limit holds when the worse end of the challenger's own interval keeps to it.
 
 All checks must hold, so their number does not raise the chance of a wrong promotion (Berger 1982, Technometrics 24).
+The number of challengers does: of 20 that are equal to the champion one passes `better` with a chance of up to 64 %.
 """
 
 import math
@@ -30,9 +31,9 @@ from genpipe.verdict import Check, Rule, Verdict
 
 Draws = Sequence[Mapping[str, float]]  # the scores of each draw
 CONFIDENCE = 0.95  # of either end
-# Measured (benchmarks/RESULTS.md): about 0.1 in all scores, 0.2 between unlike models of like quality, where an end is
-# passed by chance in 8 %; more only between models so far apart that no interval matters.
-HELD_OUT = 0.1
+# What choosing half of the held-out data has of s², as measured (benchmarks/RESULTS.md): about 0.1 in all scores, more
+# between unlike models, and most between such as lie so far apart that no interval matters.
+ALIKE, UNLIKE = 0.1, 0.4
 # Real data are no goal to come near to here: only copying is a fault.
 COPYING = {"nearest_ratio": "higher", "near_copies": "lower"}
 
@@ -50,6 +51,7 @@ class Opponent(NamedTuple):
 
     name: str  # "version 3"
     draws: Draws
+    held_out: float = ALIKE  # `held_out_part`
 
 
 def decide(
@@ -62,8 +64,8 @@ def decide(
 ) -> Verdict:
     """The verdict on a challenger with its `own` scores (value, low, high) and its draws beside those of opponents.
 
-    `best` is the best version so far, which `not_worse` is held against too, so that quality can't creep down; None
-    where that is the champion.
+    `best` is the best of the former champions, which `not_worse` is held against too, so that quality does not creep
+    down; None where that is the champion.
     """
     checks = list[Check]()
     missing = [
@@ -107,7 +109,7 @@ def check(
 ) -> Check:
     """Whether the bad end of the paired interval is on the good side, or at most `margin` on the bad one."""
     mine, theirs = (np.array([draw[score] for draw in draws]) for draws in (challenger, other.draws))
-    found = difference(mine, theirs)
+    found = difference(mine, theirs, other.held_out)
     if lower_is_better(score):
         holds = found.high < 0 if rule == "better" else found.high <= margin
         needed = "a lower one" if rule == "better" else f"at most {margin:.4g} more"
@@ -127,13 +129,21 @@ def limited(score: str, limit: Limit, own: Mapping[str, float]) -> Check:
     return Check("limit", score, own["value"], low, high, needed, holds)
 
 
-def difference(mine: np.ndarray, theirs: np.ndarray) -> Difference:
+def held_out_part(share: float, *, alike: bool) -> float:
+    """What the held-out data add to the interval when a draw takes this share f of them, for models of one kind or not.
+
+    Draws of the share f vary by (1 - f)/f of the variance that the whole of the held-out data gives to all of them.
+    """
+    return (ALIKE if alike else UNLIKE) * share / (1 - share)
+
+
+def difference(mine: np.ndarray, theirs: np.ndarray, held_out: float = ALIKE) -> Difference:
     """Mean and interval of (R,) paired values: the first less the second."""
     from scipy.special import stdtrit  # it takes half a second, and most who read the settings decide nothing
 
     apart = np.asarray(mine, float) - np.asarray(theirs, float)
     count, mean = len(apart), float(apart.mean())
-    reach = float(stdtrit(count - 1, CONFIDENCE)) * float(apart.std(ddof=1)) * math.sqrt(1 / count + HELD_OUT)
+    reach = float(stdtrit(count - 1, CONFIDENCE)) * float(apart.std(ddof=1)) * math.sqrt(1 / count + held_out)
     return Difference(mean, mean - reach, mean + reach)
 
 

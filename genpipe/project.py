@@ -77,7 +77,9 @@ class Gate:
     """What a challenger must show to become champion; how it is shown stands in genpipe/gate.py.
 
     The Fréchet distance, since at equal counts its bias cancels from a difference, and since it stays away from 0, so
-    that a share of it is a margin. The kernel distance tells smaller differences, but is near 0 for a good model.
+    that a share of it is a margin. From the margin the bias does not cancel: for a model near the floor it may be more
+    than all that the model lies above real data. A margin on that alone would be too small to show an equal model on a
+    small test set. The kernel distance tells smaller differences, but is near 0 for a good model.
     """
 
     score: Annotated[str, AfterValidator(ordered)] = Field(

@@ -123,7 +123,7 @@ class Verdict:
 
 
 def of_tags(tags: Mapping[str, str]) -> Verdict | None:
-    """The verdict on the version with these tags; None for none, for a part, and for one of another genpipe."""
+    """The verdict on the version with these tags; None where there is none, a part of it, or another genpipe's."""
     try:
         content = json.loads(tags[CHECKS])
         checks = tuple(Check(**check) for check in content["checks"])

@@ -41,9 +41,16 @@ def test_a_version_must_give_the_samples_that_were_scored(contestant: Contestant
     rounded = samples.copy()
     rounded[1, 0, 2:4] += 1  # as another processor might
     trial.refuse_other_samples(project, contestant, rounded, card)
-    rounded[1, 0, 2] += 1
-    with pytest.raises(StageError, match="values differ by up to 2, and at most 1 is rounding"):
+    many = np.repeat(samples, 100, 0)  # 19,200 values of the first draw
+    write_arrays(tmp_path / "artifacts" / "evaluate" / "samples", {"image": many[:300]})
+    card, rounded = {"samples_digest": cards.digest(many)}, many.copy()
+    rounded[0, 0, :2, :8] += 2  # 16 of them, at an edge
+    trial.refuse_other_samples(project, contestant, rounded, card)
+    rounded[1, 0, :2, :8] += 2  # 32
+    with pytest.raises(StageError, match=r"0\.17% of the values differ by more than 1, .* up to 2; at most 0\.1% may"):
         trial.refuse_other_samples(project, contestant, rounded, card)
+    with pytest.raises(StageError, match=r"of shape \(300, 1, 8\) and type uint8, not \(300, 1, 8, 8\)"):
+        trial.refuse_other_samples(project, contestant, many[:, :, 0], card)
 
 
 def test_the_better_one_is_named_where_the_interval_shows_it() -> None:

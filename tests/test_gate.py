@@ -135,26 +135,43 @@ def test_the_best_version_is_sound_too() -> None:
     assert gate.best_of(Gate(), {}) is None
 
 
-def simulated(true: float, held_out: float, rng: np.random.Generator, repeats: int) -> dict[gate.Rule, float]:
+def simulated(
+    true: float, held_out: float, rng: np.random.Generator, repeats: int, part: float = gate.ALIKE
+) -> dict[gate.Rule, float]:
     """Share of promotions: 10 paired differences of deviation 1, `held_out` of whose variance all draws share."""
     settings, promoted = Gate(guards={}, limits={}, margin=0.2), {"better": 0, "not_worse": 0}
     for _ in range(repeats):
         split, halves = rng.normal(0, held_out**0.5), rng.normal(0, held_out**0.5, 10)
         mine = 10 + true + split + halves + rng.normal(0, (1 - held_out) ** 0.5, 10)
-        champion = Opponent("version 1", draws([10.0] * 10))
+        champion = Opponent("version 1", draws([10.0] * 10), part)
         for rule in promoted:
             promoted[rule] += judged(rule, draws(list(mine)), settings, champion=champion).outcome == "promoted"
     return {rule: count / repeats for rule, count in promoted.items()}
 
 
+def test_the_interval_is_wider_for_larger_draws_and_for_models_of_unlike_kinds() -> None:
+    assert gate.held_out_part(0.5, alike=True) == pytest.approx(0.1)
+    assert gate.held_out_part(0.9, alike=True) == pytest.approx(0.9)  # nine in ten: 9 times as much
+    assert gate.held_out_part(0.5, alike=False) == pytest.approx(0.4)
+    mine, theirs = np.array([9, 9, 9, 9]), np.array([10, 11, 12, 11])
+    wide = gate.difference(mine, theirs, gate.held_out_part(0.9, alike=True))
+    assert wide.high == pytest.approx(-2 + 2.3534 * 0.8165 * (1 / 4 + 0.9) ** 0.5, abs=1e-3)
+    unlike = Opponent("version 1", draws(THEIRS), held_out=2.0)
+    assert judged("better", draws([9.8, 9.8, 9.8, 9.8]), champion=unlike).outcome == "kept"
+    assert judged("better", draws([9.8, 9.8, 9.8, 9.8])).outcome == "promoted"
+
+
 def test_wrong_promotions_stay_below_one_in_twenty() -> None:
     rng = np.random.default_rng(0)
-    equal = simulated(0, gate.HELD_OUT, rng, 2000)
+    equal = simulated(0, gate.ALIKE, rng, 2000)
     assert equal["better"] < 0.055
     assert simulated(0, 0, rng, 2000)["better"] < 0.02  # nothing shared: the interval is wider than need be
-    assert simulated(2, gate.HELD_OUT, rng, 2000)["not_worse"] < 0.055  # worse by the margin
-    assert simulated(-2, gate.HELD_OUT, rng, 500)["better"] > 0.9
+    assert simulated(2, gate.ALIKE, rng, 2000)["not_worse"] < 0.055  # worse by the margin
+    assert simulated(-2, gate.ALIKE, rng, 500)["better"] > 0.9
     assert equal["not_worse"] > 0.9
+    unlike = {worse: simulated(worse, gate.UNLIKE, rng, 2000, gate.UNLIKE) for worse in (0, 2)}
+    assert max(unlike[0]["better"], unlike[2]["not_worse"]) < 0.06  # 0.05 but for the chance of 2,000 tries
+    assert simulated(0, gate.UNLIKE, rng, 1000)["better"] > 0.1  # what the narrower interval would let pass
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The trial of a version beside others in MLflow's registry, each sampled in a process of its own by its own code."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,10 @@ from typing import Any
 import mlflow
 import pytest
 
-from genpipe import cards, contestants, registry, trial
+from genpipe import cards, contestants, ledger, registry, trial
 from genpipe.contestants import Contestant
 from genpipe.data.arrays import write_arrays
-from genpipe.errors import GenpipeError, StageError
+from genpipe.errors import DataError, GenpipeError, StageError
 from genpipe.metrics.repeated import summaries
 from genpipe.project import Project
 from genpipe.registry import ModelVersion
@@ -87,9 +88,9 @@ def evaluated(project: Project, version: ModelVersion) -> dict[str, Any]:
     samples = contestant.samples(plan)
     write_arrays(project.artifacts / "evaluate" / "samples", {"image": samples[plan.slices()[0]]})
     parts = summaries(contestants.scores(bench, plan, samples))
+    protocol = contestants.protocol(project, bench, plan)
     metrics = {name: {**found._asdict(), "floor": 0.0, "baseline": 0.0} for name, found in parts.items()}
-    card = {"sampling": {}, "samples_digest": cards.digest(samples), "evaluator_digest": bench.evaluator.digest}
-    registry.tag_version(project, int(version.version), trial.tags_of({"format": FORMAT, **metrics, "card": card}))
+    card = {"sampling": {}, "samples_digest": cards.digest(samples), **protocol}
     return {"format": FORMAT, **metrics, "card": card}
 
 
@@ -107,14 +108,75 @@ def test_the_rule_follows_from_the_data(project: Project) -> None:
     assert held(project, champion, better).outcome == "kept"
 
 
-def test_on_new_data_a_version_is_held_against_the_best_one_too(project: Project) -> None:
+def promote(project: Project, *versions: ModelVersion) -> None:
+    for version in versions:
+        ledger.promote(project, version, why="it looked best")
+
+
+def test_on_new_data_a_version_is_held_against_the_best_former_champion_too(project: Project) -> None:
     best, champion, newer = register(project, 30), register(project, 70), register(project, 70.5, rows="tuesday")
-    evaluated(project, best)
-    evaluated(project, champion)
+    promote(project, register(project, 50), best, champion)
     verdict = held(project, newer, champion)
     assert (verdict.rule, verdict.outcome) == ("not_worse", "kept")
     asked = {check.against: check.holds for check in verdict.checks if check.rule == "not worse"}
     assert asked == {"version 2": True, "version 1": False}
+
+
+def test_a_former_champion_that_can_not_be_scored_is_no_hindrance(project: Project) -> None:
+    broken, champion, newer = register(project, 30), register(project, 70), register(project, 40, rows="tuesday")
+    promote(project, broken, champion)
+    (Path(broken.source) / "artifacts" / "model" / "model.safetensors").unlink()
+    verdict = held(project, newer, champion)
+    assert verdict.outcome == "promoted"
+    assert verdict.reasons[-1].startswith("version 1 was left out: the version's own code failed to sample")
+
+
+def test_where_the_champion_is_gone_the_last_one_is_the_measure(project: Project) -> None:
+    champion, noise, better = register(project, 60), register(project, 150), register(project, 40)
+    promote(project, champion)
+    mlflow.MlflowClient().delete_registered_model_alias(NAME, ledger.CHAMPION)
+    ledger.reconcile(project)
+    worse = held(project, noise, None)
+    assert (worse.outcome, worse.rule) == ("kept", "better")
+    assert worse.checks[0].against == "version 1"
+    assert held(project, better, None).outcome == "promoted"
+
+
+def test_a_champion_of_data_that_are_not_known_must_be_beaten(project: Project) -> None:
+    champion, newer = register(project, 60, rows=""), register(project, 60.5, rows="tuesday")
+    assert trial.rule_for(project, newer, champion) == "better"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [("noisy[:-1]", r"shape \(479, 1, 8, 8\)"), ("noisy[:, :, 0]", r"shape \(480, 1, 8\)"), ("noisy / 255", "float64")],
+)
+def test_a_champion_that_answers_otherwise_than_asked_stays_and_is_told(
+    project: Project, answer: str, told: str
+) -> None:
+    champion, newer = register(project, 60), register(project, 40)
+    served = Path(champion.source) / "served_model.py"
+    served.write_text(SERVED.replace("noisy.clip(0, 255).round().astype(np.uint8)", answer))
+    (reason,) = held(project, newer, champion).reasons
+    assert re.search(f"so it is not replaced: it gives samples of .*{told}", reason)
+
+
+def test_an_evaluation_by_other_settings_than_the_present_ones_is_refused(project: Project) -> None:
+    version = register(project, 40)
+    metrics = evaluated(project, version)
+    params = project.root / "params.yaml"
+    params.write_text(params.read_text().replace("most: 120", "most: 100"))
+    with pytest.raises(DataError, match=r"count_of_a_draw: 120 against 100.*`dvc repro` brings it up to date"):
+        trial.hold(Project(project.root), version, None, metrics)
+
+
+def test_a_champion_is_scored_anew_after_the_evaluator_was_fitted_anew(project: Project) -> None:
+    champion, newer = register(project, 60), register(project, 40)
+    before = evaluated(project, champion)
+    calibrate.run(calibrate.Config(steps=150, seed=1), project)
+    with pytest.raises(DataError, match="evaluator_digest"):
+        trial.hold(project, champion, None, before)
+    assert held(project, newer, champion).outcome == "promoted"
 
 
 def test_a_champion_that_can_not_be_scored_stays_and_is_told(project: Project) -> None:

@@ -88,9 +88,8 @@ def is_complete(version: registry.ModelVersion, project: Project) -> bool:
 def rests_on(project: Project, champion: registry.ModelVersion | None) -> str:
     """On what a verdict rests beside the version itself: the champion and the settings of the gate."""
     asked = json.dumps(plain(project.mlflow.gate), sort_keys=True)
-    return (
-        f"champion {champion.version if champion else 'none'}, gate {hashlib.sha256(asked.encode()).hexdigest()[:12]}"
-    )
+    digest, number = hashlib.sha256(asked.encode()).hexdigest(), champion.version if champion else "none"
+    return f"champion {number}, gate {digest[:12]}"
 
 
 def judge(project: Project, version: registry.ModelVersion, metrics: Mapping[str, Any]) -> Verdict:
@@ -100,16 +99,16 @@ def judge(project: Project, version: registry.ModelVersion, metrics: Mapping[str
     """
     from genpipe import trial  # torch takes seconds, and most calls find nothing to do
 
-    registry.tag_version(project, int(version.version), trial.tags_of(metrics))
     champion = ledger.champion(project)
     if ledger.PROMOTED in version.tags or (champion is not None and champion.version == version.version):
+        registry.tag_version(project, int(version.version), trial.tags_of(metrics))
         return of_tags(version.tags) or Verdict("promoted", "first", (), ("It has been champion already.",))
     verdict = trial.hold(project, version, champion, metrics)
     if verdict.outcome == "promoted" and not may_pass(project, version):
         verdict = verdict.uncommitted(version.version)
     # Before the alias: whoever is champion has a verdict.
     rests = {RESTS_ON: rests_on(project, champion)}
-    registry.tag_version(project, int(version.version), rests | verdict.tags())
+    registry.tag_version(project, int(version.version), trial.tags_of(metrics) | rests | verdict.tags())
     if verdict.outcome == "promoted":
         why, reasons = f"the gate: {verdict.title}", " ".join(verdict.reasons)
         ledger.promote(project, version, why=why, verdict=reasons, compared_with=champion)

@@ -1,5 +1,6 @@
 """Archives, broken and hostile ones made on the spot: unpacked whole, or a clear error and nothing left behind."""
 
+import gzip
 import io
 import os
 import stat
@@ -104,6 +105,39 @@ def test_a_bomb_is_refused_by_its_ratio_whatever_its_head_says(tmp_path: Path) -
     refused(zipped(tmp_path, {"good": b"x", "bomb": bytes(50_000_000)}), "entry 'bomb': unpacks to more than 20 times")
     big = tar(tmp_path, [member("bomb")], "tar.gz", bytes(50_000_000))
     refused(big, "entry 'bomb': unpacks to more than 20 times")
+
+
+def test_a_bomb_in_the_head_of_an_entry_is_refused(tmp_path: Path) -> None:
+    name = member("././@LongLink", tarfile.GNUTYPE_LONGNAME)
+    name.size = 30_000_000
+    archive = tmp_path / "made.tar.gz"
+    archive.write_bytes(gzip.compress(name.tobuf(tarfile.GNU_FORMAT) + b"x" * name.size + member("a").tobuf()))
+    refused(archive, "the head of an entry takes 30000128 bytes")
+
+
+def test_folders_count_like_files(tmp_path: Path) -> None:
+    folders = [member(f"{number}/", tarfile.DIRTYPE) for number in range(101)]
+    refused(tar(tmp_path, folders, "tar.gz"), r"more than 100 entries; raise ingest\.source\.unpack\.max_entries")
+    (tmp_path / "made.tar.gz").unlink()
+    refused(zipped(tmp_path, {f"{number}/": b"" for number in range(101)}), "more than 100 entries")
+    (tmp_path / "made.zip").unlink()
+    many = tar(tmp_path, [member("d", tarfile.DIRTYPE)] * 200, "tar.gz")
+    refused(many, "entry 'd': more than 100000 bytes unpacked", Limits(max_bytes=100_000))
+
+
+def test_what_is_unpacked_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut can't be made here; that the system was told to write, and when, can be seen."""
+    target, seen, sync = tmp_path / "out" / "here", list[tuple[bool, int]](), os.sync
+
+    def watched() -> None:
+        seen.append((target.exists(), len(list((tmp_path / "out").rglob("*.txt")))))
+        sync()
+
+    monkeypatch.setattr(os, "sync", watched)
+    lay_out([zipped(tmp_path, FILES)], target, SMALL)
+    assert seen == [(False, len(FILES))]
 
 
 def test_too_many_bytes_and_too_many_entries_are_refused(tmp_path: Path) -> None:

@@ -87,6 +87,21 @@ def test_arrays_of_an_npz_by_name(tmp_path: Path, save: Any) -> None:
     assert np.array_equal(np.stack([pixels_of(row) for row in found[12:]]), COLOURED)
 
 
+def test_a_bomb_of_packed_arrays_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    zeros = np.zeros((30_000, 10, 10), np.uint8)
+    (tmp_path / "images").write_bytes(gzip.compress(idx(zeros)))
+    np.savez_compressed(tmp_path / "data.npz", x=zeros)
+    for kind, given in (
+        ("idx", {"files": [{"images": "images"}]}),
+        ("npz", {"path": "data.npz", "arrays": [{"images": "x"}]}),
+    ):
+        with pytest.raises(DataError, match=r"(images|'x\.npy'): unpacks to more than 2 times its size"):
+            rows(chosen(kind, **given, unpack={"max_ratio": 2}), tmp_path)
+        with pytest.raises(DataError, match=r"more than 9000 bytes unpacked; raise ingest\.source\.unpack\.max_bytes"):
+            rows(chosen(kind, **given, unpack={"max_bytes": 9000}), tmp_path)
+        assert len(rows(chosen(kind, **given), tmp_path)) == 30_000
+
+
 def test_pickled_and_unusable_arrays_are_refused(tmp_path: Path) -> None:
     objects = np.array([{"a": 1}, None], dtype=object)
     np.savez(tmp_path / "data.npz", objects=objects, fine=PIXELS, float=PIXELS / 255, few=np.arange(3))

@@ -1,12 +1,13 @@
 """Unpacking archives that may be broken or hostile: whole, or not at all, and never outside of the folder meant.
 
 Links are refused altogether: with none on the disk, no later entry can be led elsewhere by one. Sizes are counted while
-unpacking, since what an archive says of itself may be false.
+unpacking, since what an archive says of itself may be false; of a tar all that is read counts, heads and folders too.
 """
 
 import bz2
 import gzip
 import lzma
+import os
 import shutil
 import stat
 import tarfile
@@ -32,7 +33,7 @@ CHUNK_BYTES = 2**20
 class Limits:
     """What an archive may hold; a small one that unpacks to very much is an attack."""
 
-    max_entries: int = Field(default=5_000_000, ge=1, description="files in one archive")
+    max_entries: int = Field(default=5_000_000, ge=1, description="files and folders in one archive")
     max_bytes: int = Field(default=2 * 2**40, ge=1, description="bytes that one archive may unpack to")
     max_ratio: float = Field(default=200.0, gt=0, description="bytes unpacked for each byte of the archive, at most")
 
@@ -50,20 +51,45 @@ class Budget:
     def entry(self) -> None:
         self.entries += 1
         if self.entries > self.limits.max_entries:
-            raise DataError(f"{self.archive} has more than {self.limits.max_entries} entries (unpack.max_entries)")
+            raise DataError(
+                f"{self.archive} has more than {self.limits.max_entries} entries; raise "
+                "ingest.source.unpack.max_entries (params.yaml) if that is right"
+            )
 
-    def take(self, count: int, name: str) -> None:
+    def take(self, count: int, name: str = "") -> None:
         self.bytes += count
+        where = f"{self.archive}, entry '{name}'" if name else str(self.archive)
         if self.bytes > self.limits.max_bytes:
             raise DataError(
-                f"{self.archive}, entry '{name}': more than {self.limits.max_bytes} bytes unpacked; raise "
+                f"{where}: more than {self.limits.max_bytes} bytes unpacked; raise "
                 "ingest.source.unpack.max_bytes (params.yaml) if that is right"
             )
         if self.bytes > self.limits.max_ratio * max(self.size, CHUNK_BYTES):
             raise DataError(
-                f"{self.archive}, entry '{name}': unpacks to more than {self.limits.max_ratio:g} times its size, as "
+                f"{where}: unpacks to more than {self.limits.max_ratio:g} times its size, as "
                 "decompression bombs do; raise ingest.source.unpack.max_ratio (params.yaml) if that is right"
             )
+
+
+class Counted:
+    """The stream of a tar: what is read or passed over counts, and no head, such as a long name, fills the memory."""
+
+    def __init__(self, stream: Any, budget: Budget) -> None:
+        self.stream, self.budget, self.tell = stream, budget, stream.tell
+        self.entry = ""
+
+    def read(self, count: int) -> bytes:
+        if count > CHUNK_BYTES:
+            raise DataError(f"{self.budget.archive}: the head of an entry takes {count} bytes; pack the files anew")
+        self.reach(self.tell() + count)
+        return bytes(self.stream.read(count))
+
+    def seek(self, place: int) -> int:
+        self.reach(place)
+        return int(self.stream.seek(place))
+
+    def reach(self, place: int) -> None:
+        self.budget.take(max(0, place - self.budget.bytes), self.entry)
 
 
 def is_archive(name: str) -> bool:
@@ -73,8 +99,8 @@ def is_archive(name: str) -> bool:
 def lay_out(files: Iterable[Path], folder: Path, limits: Limits) -> Path:
     """Make `folder` of these files: archives are unpacked into it, then others moved there.
 
-    Made aside and renamed, so that a failure leaves nothing; earlier folders beside it are removed then. Raises
-    DataError, naming the entry, for an archive that is broken, hostile, or beyond `limits`.
+    Made aside and, once it is on the disk, renamed, so that a failure leaves nothing; earlier folders beside it are
+    removed then. Raises DataError, naming the entry, for an archive that is broken, hostile, or beyond `limits`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
@@ -87,6 +113,7 @@ def lay_out(files: Iterable[Path], folder: Path, limits: Limits) -> Path:
                 if (contents / file.name).exists():
                     raise DataError(f"{file.name} is there twice, as a file and in an archive; give one another name")
                 file.replace(contents / file.name)
+        os.sync()  # one call, where one a file would take minutes
         contents.replace(folder)
     for other in folder.parent.iterdir():
         if other.is_dir() and other != folder:
@@ -96,9 +123,8 @@ def lay_out(files: Iterable[Path], folder: Path, limits: Limits) -> Path:
 
 def unpack(archive: Path, folder: Path, limits: Limits) -> None:
     budget = Budget(archive, limits, archive.stat().st_size)
-    entries = zip_entries(archive) if archive.suffix.lower() == ".zip" else tar_entries(archive)
-    for name, content in entries:
-        budget.entry()
+    entries = zip_entries if archive.suffix.lower() == ".zip" else tar_entries
+    for name, content in entries(archive, budget):
         write(content, target(folder, name, archive), name, budget)
 
 
@@ -146,12 +172,13 @@ def readable(archive: Path, name: str = "") -> Iterator[None]:
         raise DataError(f"{archive}{where}: can't be unpacked ({error}); get the archive anew") from error
 
 
-def zip_entries(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def zip_entries(archive: Path, budget: Budget) -> Iterator[tuple[str, IO[bytes]]]:
     """Name and content of each file in a zip."""
     with readable(archive):
         opened = zipfile.ZipFile(archive)
     with opened:
         for entry in opened.infolist():
+            budget.entry()
             kind = stat.S_IFMT(entry.external_attr >> 16)
             if entry.is_dir():
                 continue
@@ -165,15 +192,17 @@ def zip_entries(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 yield entry.filename, content
 
 
-def tar_entries(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def tar_entries(archive: Path, budget: Budget) -> Iterator[tuple[str, IO[bytes]]]:
     """Name and content of each file in a tar, however it is compressed."""
-    with decompressed(archive) as stream:
+    with decompressed(archive) as unpacked:
+        stream: Any = Counted(unpacked, Budget(archive, budget.limits, budget.size))
         with readable(archive):
             opened = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115  # closed below
         with opened:
             name = ""
             while (entry := following(opened, archive, name)) is not None:
-                name = entry.name
+                name = stream.entry = entry.name
+                budget.entry()
                 if entry.isdir():
                     continue
                 if not entry.isreg():

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from genpipe.config import Field, settings
+from genpipe.data import archives
 from genpipe.data.dataset import Dataset
 from genpipe.errors import DataError
 from genpipe.sources import _own
@@ -32,6 +33,7 @@ class Part:
 @settings
 class Config(_own.Own):
     files: tuple[Part, ...] = Field(min_length=1, description="one entry a split, or one in all")
+    unpack: archives.Limits = archives.Limits()
 
 
 class Idx(NamedTuple):
@@ -49,6 +51,8 @@ def modality(config: Config) -> str:
 
 def describe(config: Config, root: Path) -> Dataset:
     """Raises DataError for a file that is absent, broken or of another format."""
+    for name in names(config):
+        check_size(_own.existing(root, name), config.unpack)
     highest = max((highest_label(root, part) for part in config.files), default=-1)
     columns = ["split"] if any(part.split for part in config.files) else []
     source = ", ".join(part.images for part in config.files)
@@ -56,8 +60,7 @@ def describe(config: Config, root: Path) -> Dataset:
 
 
 def fingerprint(config: Config, root: Path) -> str:
-    names = [name for part in config.files for name in (part.images, part.labels) if name]
-    return str([_own.stamp(_own.existing(root, name)) for name in names])
+    return str([_own.stamp(_own.existing(root, name)) for name in names(config)])
 
 
 def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
@@ -68,6 +71,18 @@ def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
         for array in images:
             for picture in _own.pictures(array, part.images):
                 yield _own.example(picture, next(labels, None), part.split or None, None, like)
+
+
+def names(config: Config) -> list[str]:
+    return [name for part in config.files for name in (part.images, part.labels) if name]
+
+
+def check_size(file: Path, limits: archives.Limits) -> None:
+    """Raises DataError for a packed file whose head promises more than `limits` allow; no more than that is read."""
+    with opened(file) as idx:
+        if isinstance(idx.values, gzip.GzipFile):
+            budget = archives.Budget(file, limits, file.stat().st_size)
+            budget.take(math.prod(idx.shape) * idx.dtype.itemsize)
 
 
 def highest_label(root: Path, part: Part) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from genpipe.config import Field, settings
+from genpipe.data import archives
 from genpipe.data.dataset import Dataset
 from genpipe.errors import DataError
 from genpipe.sources import _own
@@ -30,6 +31,7 @@ class Part:
 class Config(_own.Own):
     path: str = Field(pattern=r"\.npz$", description="the file, seen from the project's root")
     arrays: tuple[Part, ...] = Field(min_length=1, description="one entry a split, or one in all")
+    unpack: archives.Limits = archives.Limits()
 
 
 class Npy(NamedTuple):
@@ -48,6 +50,7 @@ def modality(config: Config) -> str:
 def describe(config: Config, root: Path) -> Dataset:
     """Raises DataError for an array that is absent, of objects, or of no shape that images or labels have."""
     file = _own.existing(root, config.path)
+    check_size(file, config.unpack)
     highest = max((highest_label(file, part) for part in config.arrays), default=-1)
     columns = ["split"] if any(part.split for part in config.arrays) else []
     classes = _own.numbers(highest + 1, config.classes) if highest >= 0 else ()
@@ -98,21 +101,36 @@ def pieces(file: Path, name: str, limit: int) -> Iterator[np.ndarray]:
             yield np.frombuffer(content, array.dtype).reshape(count, *array.shape[1:])
 
 
+def check_size(file: Path, limits: archives.Limits) -> None:
+    """Raises DataError for an archive beyond `limits`; no more is read of an array than the directory says of it."""
+    budget = archives.Budget(file, limits, file.stat().st_size)
+    with listed(file) as archive:
+        for entry in archive.infolist():
+            budget.entry()
+            budget.take(entry.file_size, entry.filename)
+
+
+@contextmanager
+def listed(file: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+        raise DataError(f"{file} can't be read as .npz: {error}; save it anew with np.savez") from error
+
+
 @contextmanager
 def opened(file: Path, name: str) -> Iterator[Npy]:
     """Raises DataError when there is no such array, when it holds objects, and for what is no .npz file."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            known = [member.removesuffix(".npy") for member in archive.namelist()]
-            if name not in known:
-                raise DataError(f"{file} has no array '{name}'; it holds {', '.join(known)}")
-            with archive.open(f"{name}.npy") as values:
-                head = npy.read_array_header_1_0 if npy.read_magic(values) == (1, 0) else npy.read_array_header_2_0
-                shape, columns_first, dtype = head(values)
-                if dtype.hasobject:
-                    raise DataError(f"{file}, array '{name}', holds Python objects: a pickle, which is never loaded")
-                if (columns_first and len(shape) > 1) or not shape:
-                    raise DataError(f"{file}, array '{name}', must be stored row by row: `np.ascontiguousarray` it")
-                yield Npy(name, values, dtype, shape)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
-        raise DataError(f"{file} can't be read as .npz: {error}") from error
+    with listed(file) as archive:
+        known = [member.removesuffix(".npy") for member in archive.namelist()]
+        if name not in known:
+            raise DataError(f"{file} has no array '{name}'; it holds {', '.join(known)}")
+        with archive.open(f"{name}.npy") as values:
+            head = npy.read_array_header_1_0 if npy.read_magic(values) == (1, 0) else npy.read_array_header_2_0
+            shape, columns_first, dtype = head(values)
+            if dtype.hasobject:
+                raise DataError(f"{file}, array '{name}', holds Python objects: a pickle, which is never loaded")
+            if (columns_first and len(shape) > 1) or not shape:
+                raise DataError(f"{file}, array '{name}', must be stored row by row: `np.ascontiguousarray` it")
+            yield Npy(name, values, dtype, shape)

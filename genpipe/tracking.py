@@ -45,7 +45,17 @@ COMMIT, DIRTY = "mlflow.source.git.commit", "genpipe.dirty"  # DIRTY: whether an
 ORIGIN = (TRAINING, DATASET, ROWS, FILES, COMMIT, DIRTY)
 SHOWING_DATA = {"evaluation/neighbours.png", "evaluation/report.html"}
 FLUSH_SECONDS, BATCH = 2.0, 900  # MLflow takes at most 1,000 metrics a call
-CODE = ("genpipe", "flows", "tasks", "params.yaml", "dvc.yaml")
+CODE = (
+    "genpipe",
+    "flows",
+    "tasks",
+    "suites",
+    "params.yaml",
+    "dvc.yaml",
+    "mlflow.yml",
+    "pyproject.toml",
+    "requirements.txt",
+)
 
 
 class TrainingRun:
@@ -201,8 +211,9 @@ def found_run(project: Project, run_id: str | None) -> Run | None:
 
 
 def run_link(project: Project, run_id: str) -> str:
-    """The run's page."""
-    return page(project, f"experiments/{mlflow.get_run(run_id).info.experiment_id}/runs/{run_id}")
+    """The run's page; empty where the run has been deleted for good."""
+    run = found_run(project, run_id)
+    return page(project, f"experiments/{run.info.experiment_id}/runs/{run_id}") if run else ""
 
 
 def page(project: Project, place: str) -> str:
@@ -253,12 +264,13 @@ def dvc_digests(project: Project) -> dict[str, str]:
 def code_state(project: Project) -> dict[str, str]:
     """The commit, and whether code or settings were not committed; nothing outside git.
 
-    The version of the data and DVC's record of outputs change by running, and have tags of their own.
+    The version of the data and DVC's record of outputs change by running, and have tags of their own; notes, tests and
+    documents have no part in a training.
     """
     commit = git(project, "rev-parse", "HEAD").strip()
     if not commit:
         return {}
-    changed = git(project, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock", ":!data.dvc")
+    changed = git(project, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
     return {COMMIT: commit, DIRTY: json.dumps(bool(changed or untracked(project)))}
 
 

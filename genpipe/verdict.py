@@ -75,12 +75,14 @@ class Verdict:
     checks: tuple[Check, ...]
     reasons: tuple[str, ...]
 
-    def uncommitted(self, version: str) -> "Verdict":
+    def uncommitted(self, version: str, *, in_git: bool = True) -> "Verdict":
         """The same for a version whose code no commit holds."""
-        why = (
-            "It passes, but code or settings of its training were not committed. Commit them and run again, or "
-            f"`genpipe promote {version} --allow-dirty`."
+        state = (
+            "code or settings of its training were not committed. Commit them and run again"
+            if in_git
+            else "git knows no commit of this folder (`git log` says why). Mend that and run again"
         )
+        why = f"It passes, but {state}, or `genpipe promote {version} --allow-dirty`."
         return replace(self, outcome="uncommitted", reasons=(why, *self.reasons))
 
     @property

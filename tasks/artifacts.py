@@ -46,4 +46,5 @@ def registration(project: Project) -> None:
     if verdict := registered["verdict"]:
         title = f"{verdict['title']}: {' '.join(verdict['reasons'])}"
         create_table_artifact(key="verdict", table=verdict["rows"], description=title)
-    create_link_artifact(key="mlflow-run", link=registered["run"], link_text="Training run in MLflow")
+    if registered["run"]:
+        create_link_artifact(key="mlflow-run", link=registered["run"], link_text="Training run in MLflow")

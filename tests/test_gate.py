@@ -121,6 +121,7 @@ def test_a_verdict_stands_on_its_version_as_tags_and_as_a_table() -> None:
     uncommitted = judged("better", draws([9, 9, 9, 9])).uncommitted("7")
     assert uncommitted.outcome == "uncommitted"
     assert "`genpipe promote 7 --allow-dirty`" in uncommitted.reasons[0]
+    assert "git knows no commit of this folder" in verdict.uncommitted("7", in_git=False).reasons[0]
 
 
 def test_the_best_version_is_sound_too() -> None:

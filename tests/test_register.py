@@ -1,5 +1,7 @@
 """When a registered version is complete: its evaluation is noted, and its verdict whole and still what holds."""
 
+import json
+import subprocess
 from pathlib import Path
 
 import mlflow
@@ -11,7 +13,7 @@ from genpipe.gate import Opponent, decide
 from genpipe.project import Gate, Project
 from genpipe.registry import ModelVersion
 from genpipe.stages import register
-from genpipe.tracking import connect
+from genpipe.tracking import COMMIT, DIRTY, code_state, connect
 from genpipe.verdict import CHECKS, OUTCOME, Verdict, of_tags
 from tests import projects
 
@@ -76,3 +78,47 @@ def test_a_part_of_a_verdict_and_one_of_another_genpipe_are_none() -> None:
         assert of_tags({name: value for name, value in tags.items() if name != lost}) is None
     for before, after in (('"low"', '"lowest"'), ("frechet_distance", "fid"), ('"better"', '"best"'), ("{", "(")):
         assert of_tags(tags | {CHECKS: tags[CHECKS].replace(before, after)}) is None
+
+
+def git(project: Project, *words: str) -> None:
+    own = ("-c", "user.name=test", "-c", "user.email=test@example.invalid")
+    subprocess.run(["git", "-C", project.root, *own, *words], check=True, capture_output=True)
+
+
+def test_what_was_committed_later_passes_only_if_the_version_carries_that_code(project: Project) -> None:
+    config = {"train": {"generator": {"kind": "vae"}}, "data": {"modality": "image"}}
+    write_json(project.artifacts / "train" / "config.json", config)
+    registry.tag_version(project, 2, {DIRTY: "true", registry.CODE: register.carried_now(project)})
+    assert register.known_origin(project, version(project, 2)) is None  # no git
+    git(project, "init", "-q")
+    subprocess.run(["dvc", "init", "-q"], cwd=project.root, check=True)
+    assert register.known_origin(project, version(project, 2)) is None  # no commit
+    git(project, "add", "params.yaml", "dvc.yaml", "suites")
+    git(project, "commit", "-qm", "all of it")
+    found = register.known_origin(project, version(project, 2))
+    assert found
+    assert (found[DIRTY], len(found[COMMIT])) == ("false", 40)
+    assert version(project, 2).tags[DIRTY] == "true"  # a question changes nothing
+    registry.tag_version(project, 2, {registry.CODE: "that of an edit which was taken back"})
+    assert register.known_origin(project, version(project, 2)) is None
+
+
+def test_only_code_and_settings_count_as_uncommitted(project: Project) -> None:
+    assert code_state(project) == {}
+    git(project, "init", "-q")
+    (project.root / "notes.md").write_text("before")
+    git(project, "add", "params.yaml", "dvc.yaml", "suites", "notes.md")
+    git(project, "commit", "-qm", "all of it")
+    (project.root / "notes.md").write_text("after")
+    assert code_state(project)[DIRTY] == "false"
+    (project.root / "mlflow.yml").write_text("gate: {margin: 0.5}\n")  # new
+    assert code_state(project)[DIRTY] == "true"
+    (project.root / "mlflow.yml").unlink()
+    (project.root / "params.yaml").write_text("train: {}\n")  # changed
+    assert code_state(project)[DIRTY] == "true"
+
+
+def test_a_version_whose_run_is_gone_has_no_link(project: Project) -> None:
+    mlflow.MlflowClient().create_model_version(NAME, "nowhere", run_id="0" * 32)
+    register.note(project, version(project, 3))
+    assert json.loads(register.noted_file(project).read_text())["run"] == ""

@@ -10,6 +10,7 @@ import mlflow
 import pytest
 
 from genpipe import cards, contestants, ledger, registry, trial
+from genpipe.comparing import compare
 from genpipe.contestants import Contestant
 from genpipe.data.arrays import write_arrays
 from genpipe.errors import DataError, GenpipeError, StageError
@@ -217,6 +218,19 @@ def test_a_version_that_gives_other_samples_than_were_scored_is_an_error(project
         StageError, match="version 1 as it was registered does not give the samples that evaluate scored"
     ):
         trial.hold(project, version, None, metrics)
+
+
+def test_compare_notices_an_alias_that_somebody_moved_and_says_how_it_draws(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = register(project, 60), register(project, 40)
+    promote(project, one)
+    registry.tag_version(project, int(other.version), {contestants.SAMPLING: '{"spread": 0.5}'})
+    mlflow.MlflowClient().set_registered_model_alias(NAME, ledger.CHAMPION, "2")
+    compare(project.root, "1", "champion")
+    assert [event.kind for event in ledger.events(project)] == ["promoted", "moved outside"]
+    told = capsys.readouterr().out.splitlines()[-2:]
+    assert told == ["version 1 is drawn with its own defaults", 'version 2 is drawn with {"spread": 0.5}']
 
 
 def test_a_contestant_of_other_data_than_the_project_s_is_told(project: Project) -> None:

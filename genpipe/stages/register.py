@@ -82,7 +82,7 @@ def is_complete(version: registry.ModelVersion, project: Project) -> bool:
         return True
     if verdict.outcome == "promoted" or version.tags.get(RESTS_ON) != rests_on(project, ledger.champion(project)):
         return False
-    return verdict.outcome == "kept" or not may_pass(project, version)
+    return verdict.outcome == "kept" or known_origin(project, version) is None
 
 
 def rests_on(project: Project, champion: registry.ModelVersion | None) -> str:
@@ -104,11 +104,12 @@ def judge(project: Project, version: registry.ModelVersion, metrics: Mapping[str
         registry.tag_version(project, int(version.version), trial.tags_of(metrics))
         return of_tags(version.tags) or Verdict("promoted", "first", (), ("It has been champion already.",))
     verdict = trial.hold(project, version, champion, metrics)
-    if verdict.outcome == "promoted" and not may_pass(project, version):
-        verdict = verdict.uncommitted(version.version)
+    origin = known_origin(project, version) if verdict.outcome == "promoted" else {}
+    if origin is None:
+        verdict = verdict.uncommitted(version.version, in_git=bool(tracking.code_state(project)))
     # Before the alias: whoever is champion has a verdict.
-    rests = {RESTS_ON: rests_on(project, champion)}
-    registry.tag_version(project, int(version.version), trial.tags_of(metrics) | rests | verdict.tags())
+    told = trial.tags_of(metrics) | (origin or {}) | {RESTS_ON: rests_on(project, champion)}
+    registry.tag_version(project, int(version.version), told | verdict.tags())
     if verdict.outcome == "promoted":
         why, reasons = f"the gate: {verdict.title}", " ".join(verdict.reasons)
         ledger.promote(project, version, why=why, verdict=reasons, compared_with=champion)
@@ -117,19 +118,25 @@ def judge(project: Project, version: registry.ModelVersion, metrics: Mapping[str
     return verdict
 
 
-def may_pass(project: Project, version: registry.ModelVersion) -> bool:
-    """Whether code and settings of the version are committed, or are allowed not to be.
+def known_origin(project: Project, version: registry.ModelVersion) -> dict[str, str] | None:
+    """What more is known by now of the commit that made the version, as tags; None if it must not pass without one.
 
-    What was not committed when the training ran may be so by now: if nothing is left to commit and DVC knows the
-    outputs as those of the present code and settings, the present commit is what made them.
+    What was not committed when the training ran may be so by now: if nothing is left to commit, DVC knows the outputs
+    as those of the present code and settings, and the version carries the present code, the present commit made it.
     """
     if os.environ.get(ALLOW_DIRTY) or registry.origin(project, version).get(tracking.DIRTY) == "false":
-        return True
+        return {}
     state = tracking.code_state(project)
-    if state.get(tracking.DIRTY) != "false" or dag.changed(project):
-        return False
-    registry.tag_version(project, int(version.version), state)
-    return True
+    clean = state.get(tracking.DIRTY) == "false" and version.tags.get(registry.CODE) == carried_now(project)
+    return state if clean and not dag.changed(project) else None
+
+
+def carried_now(project: Project) -> str:
+    """The digest of the code that a version of this model would carry if it were registered now."""
+    config = read(project, "train/config.json")
+    with TemporaryDirectory() as folder:
+        carried = code.copy(Path(folder), config["train"]["generator"]["kind"], config["data"]["modality"])
+        return code.carried_digest(carried, registry.SERVED)
 
 
 def note(project: Project, version: registry.ModelVersion) -> dict[str, Any]:

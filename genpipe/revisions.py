@@ -46,7 +46,7 @@ def read(project: Project, name: str) -> Revision:
         if not fs.exists("data.dvc"):
             raise DataError(f"{called(name)} has no data.dvc, so it names no data; `git log data.dvc` lists who does")
         try:
-            about, rows = read_rows(fs)
+            about, rows = read_rows(fs, called(name))
         except (DataIndexError, DvcException, OSError) as error:
             raise DataError(
                 f"the data that {called(name)} names in data.dvc are in no cache here and in no remote that answers "
@@ -76,8 +76,12 @@ def called(name: str) -> str:
     return "the working tree" if name == WORKING_TREE else name
 
 
-def read_rows(fs: Any) -> tuple[Dataset, Rows]:
-    (description,) = fs.glob("data/*/dataset.yaml")
+def read_rows(fs: Any, side: str) -> tuple[Dataset, Rows]:
+    found = fs.glob("data/*/dataset.yaml")
+    if len(found) != 1:
+        names = ", ".join(file.split("/")[1] for file in found) or "none"
+        raise DataError(f"the data that {side} names must be one dataset and are {names}; name a revision with one")
+    (description,) = found
     folder = description.rpartition("/")[0]
     with TemporaryDirectory() as scratch:
         fs.get_file(description, str(Path(scratch) / "dataset.yaml"))

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from genpipe import PACKAGE
-from genpipe.data import arrays, cache, parallel
+from genpipe.data import arrays, cache, dataset, parallel
 from genpipe.data.arrays import Arrays, Column
-from genpipe.data.dataset import Row
+from genpipe.data.dataset import Row, Stored
+from genpipe.errors import DataError
 from genpipe.project import Project
 from genpipe.sources import digits
+from genpipe.stages import augment
 from tests import projects
 
 ABOUT = replace(digits.DATASET, name="noise")
@@ -54,6 +56,33 @@ def test_a_column_is_written_piece_by_piece_as_numpy_writes_it_whole(tmp_path: P
         assert (tmp_path / "pieces.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
     with pytest.raises(ValueError, match="1 rows of 2 were written"), Column(tmp_path / "short.npy", 2) as column:
         column.write(np.zeros(1))
+
+
+def test_rows_that_were_accepted_of_other_data_are_not_taken_for_these(project: Project) -> None:
+    """One is removed and another one comes: as many rows, each at the place of its neighbour."""
+    projects.run(projects.with_rows(project, ABOUT, list(pictures(60))), "validate", "augment")
+    before = augmented(project)
+    first = next(Stored.find(project.data).read_rows(["id"]))["id"]
+    dataset.remove(project.data, [first])
+    projects.with_rows(project, ABOUT, list(pictures(61)))
+    with pytest.raises(DataError, match="tells of other rows than data/ holds; `dvc repro validate`"):
+        projects.run(project, "augment")
+    assert augmented(project) == before
+    projects.run(project, "validate", "augment")
+    dataset.remove(project.data, [row["id"] for row in Stored.find(project.data).read_rows(["id"])][-1:])
+    with pytest.raises(DataError, match="tells of other rows than data/ holds"):  # the last is in no shard
+        projects.run(project, "augment")
+
+
+def test_an_empty_split_is_told_with_what_decides_it(project: Project) -> None:
+    about = replace(ABOUT, columns=("split",))
+    flat = {"image": np.zeros((6, 5), np.uint8), "label": 0, "split": "test"}
+    projects.with_rows(project, about, [*pictures(60, split="train"), flat])
+    projects.run(project, "validate")
+    with pytest.raises(DataError, match="into test; the publisher says what is test, and validate accepted no such"):
+        projects.run(project, "augment")
+    with pytest.raises(DataError, match=r"into train; more data, or other shares \(augment.validation"):
+        augment.refuse_empty(["train"], [])
 
 
 def test_the_publishers_splits_are_kept_and_what_is_missing_is_taken_from_train(project: Project) -> None:

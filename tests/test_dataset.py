@@ -76,8 +76,17 @@ def test_another_dataset_in_the_project_is_refused(tmp_path: Path) -> None:
         dataset.add(tmp_path, digits.DATASET, rows(1))
 
 
+def test_shards_that_a_killed_first_ingest_left_of_another_dataset_are_told(tmp_path: Path) -> None:
+    (tmp_path / "circles").mkdir()
+    (tmp_path / "circles" / "00000.parquet").write_bytes(b"as the kill left it")
+    with pytest.raises(DataError, match=r"ingest.source is 'squares', but .* holds circles; .* remove the old one"):
+        dataset.add(tmp_path, ABOUT, rows(1))
+    (tmp_path / "circles" / "00000.parquet").rename(tmp_path / "circles" / "notes.txt")  # no file of ours
+    assert dataset.add(tmp_path, ABOUT, rows(1))[1] == 1
+
+
 def test_an_empty_source_is_an_error_and_leaves_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="gave no example"):
+    with pytest.raises(DataError, match=r"gave no example; ingest.source names where"):
         dataset.add(tmp_path, ABOUT, [])
     with pytest.raises(DataError, match="must hold one dataset and holds none"):
         Stored.find(tmp_path)

@@ -1,9 +1,11 @@
 """`genpipe data diff`: the comparison by hand, then revisions of a real repository, read from DVC's cache."""
 
 import json
+import shutil
 import subprocess
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +134,22 @@ def test_what_cannot_be_compared_is_told_with_its_reason(project: Project, capsy
     told = diff(project, capsys, "HEAD~1", code=1)
     (project.root / "elsewhere").rename(cache)
     assert "the data that HEAD~1 names in data.dvc are in no cache here and in no remote that answers" in told
+
+
+@pytest.mark.parametrize(("others", "names"), [(("circles",), "circles, squares"), ((), "none")])
+def test_a_side_without_one_dataset_is_told(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str], others: tuple[str, ...], names: str
+) -> None:
+    """As a merge of two branches, or a deletion by hand, leaves it."""
+    copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+    squares = copy.data / "squares"
+    for name in others:
+        shutil.copytree(squares, copy.data / name)
+    if not others:
+        (squares / "dataset.yaml").unlink()
+    dag.dvc(copy, "add", "--quiet", "data")
+    told = diff(copy, capsys, "HEAD", ".", code=1)
+    assert f"the data that the working tree names must be one dataset and are {names}" in told
 
 
 def test_a_remote_that_does_not_answer_is_told_too(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """A dataset that grows: what is new, relabelled or known, by hand and on disk; failures leave it as it was."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from genpipe.stages import ingest
 from tests import projects
 
 ABOUT = replace(digits.DATASET, name="squares")
+IDS = ["c5fbf5878ab868121e9b842065c6000a", "0605edad4c5b1feee2baa5a6ef59b2f8"]  # of the first digit and of the last
 ONE, TWO = "01" * 16, "02" * 15 + "00"
 
 
@@ -107,8 +109,55 @@ def test_classes_that_are_held_keep_their_numbers(tmp_path: Path) -> None:
     assert stored.about.classes == ("cat", "dog", "ant")
     assert (held(stored), written) == ([(1, 0), (2, 1), (3, 2)], 1)
     assert stored.shards[: len(before.shards)] == before.shards
-    renamed, written = dataset.add(tmp_path, replace(ABOUT, classes=("chat", "chien", "fourmi")), [row(1, 0)])
-    assert (renamed.about.classes, written) == (("chat", "chien", "fourmi"), 0)
+
+
+def test_classes_of_which_none_is_held_are_new_ones_and_rename_no_row(tmp_path: Path) -> None:
+    dataset.add(tmp_path, replace(ABOUT, classes=("cat", "dog")), [row(1, 0), row(2, 1)])
+    stored, written = dataset.add(tmp_path, replace(ABOUT, classes=("chat", "chien", "vache")), [row(1, 0), row(3, 2)])
+    assert stored.about.classes == ("cat", "dog", "chat", "chien", "vache")
+    assert (held(stored), written) == ([(2, 1), (1, 2), (3, 4)], 2)  # 1 is relabelled, 2 is a dog as before
+
+
+def test_a_label_that_is_none_of_the_sources_never_falls_on_a_held_class(tmp_path: Path) -> None:
+    dataset.add(tmp_path, replace(ABOUT, classes=("ant", "bee")), [row(1, 0)])
+    stored, _ = dataset.add(tmp_path, replace(ABOUT, classes=("ant", "cow")), [row(2, 2), row(3, 1), row(4, None)])
+    assert stored.about.classes == ("ant", "bee", "cow")
+    assert held(stored) == [(1, 0), (2, -1), (3, 2), (4, None)]
+
+
+def test_a_source_that_gives_no_labels_any_more_is_refused(tmp_path: Path) -> None:
+    before = bytes_of(dataset.add(tmp_path, ABOUT, [row(1, 5)])[0].folder)
+    with pytest.raises(DataError, match=r"ingest.source gives no labels, but the rows of 'squares' have the classes 0"):
+        dataset.add(tmp_path, replace(ABOUT, classes=()), [row(1, None)])
+    assert bytes_of(tmp_path / "squares") == before
+
+
+@pytest.mark.parametrize("columns", [("split",), ()])
+def test_a_relabelled_row_stays_in_its_split(tmp_path: Path, columns: tuple[str, ...]) -> None:
+    """Wherever the source has moved it, and also where the source says no splits any more."""
+    about = replace(ABOUT, columns=("split",))
+    first = [row(1, 1, split="train"), row(2, 2, split="test"), row(3, 3)]
+    dataset.add(tmp_path, about, first)
+    moved = [row(1, 4, split="test"), row(2, 5, split="train"), row(3, 6, split="test"), row(7, 7, split="test")]
+    given = moved if columns else [{name: said for name, said in one.items() if name != "split"} for one in moved]
+    stored, _ = dataset.add(tmp_path, replace(about, columns=columns), given)
+    assert held(stored) == [(1, 4), (2, 5), (3, 6), (7, 7)]
+    new = "test" if columns else None
+    assert [one["split"] for one in stored.read_rows()] == ["train", "test", None, new]
+
+
+def test_a_broken_file_is_known_by_its_bytes_and_an_absent_one_by_its_path() -> None:
+    def name(content: bytes | None, path: str) -> str:
+        return identify({"image": {"bytes": content, "path": path}}, image)
+
+    assert name(b"no picture", "a.png") == name(b"no picture", "moved/a.png") != name(b"none, too", "a.png")
+    assert name(b"no picture", "a.png") == hashlib.sha256(b"no picture").hexdigest()[:32]
+    assert name(None, "a.png") != name(None, "moved/a.png")
+
+
+def test_the_ids_of_the_digits_are_those_that_they_ever_had(tmp_path: Path) -> None:
+    first, *_, last = digits.rows(digits.Config(), tmp_path)
+    assert [quick_id(one, image) for one in (first, last)] == IDS
 
 
 def test_labels_that_come_later_are_taken(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import yaml
 
 from genpipe import modalities
 from genpipe.data import parallel
-from genpipe.data.held import MARKED, SAID, Held, keys_in, keys_of
+from genpipe.data.held import MARKED, SAID, Held, Splits, keys_in, keys_of, splits_in
 from genpipe.data.keys import KEY, packed
 from genpipe.data.rows import STAMP, Chunk, Row, chunks, shard_sized, tabulate
 from genpipe.data.stamps import Stamps
@@ -112,18 +112,20 @@ def add(data: Path, about: Dataset, rows: Iterable[Row], stamps: Stamps | None =
         old = Stored.read(old.folder)
         tidy(old)
     about, rows = keeping_classes(old.about, about, rows)
+    if "split" in old.about.columns:
+        about = replace(about, columns=tuple(name for name in OPTIONAL if name in {"split", *about.columns}))
     said, published = [name for name in SAID if name in schema(about).names], set(old.published)
     held = Held(np.concatenate([np.empty(0, MARKED), *(keys_in(read(shard, said), said) for shard in old.shards)]))
     with new_shards(old) as write:
         shards, ids = list[Path](), [np.empty(0, KEY)]
-        for table in shard_sized(new_rows(about, rows, held, old.removed, stamps), ROWS_A_SHARD, BYTES_A_SHARD):
+        for table in shard_sized(new_rows(about, rows, held, old, stamps), ROWS_A_SHARD, BYTES_A_SHARD):
             shards.append(write(table))
             ids.append(packed(table["id"].to_pylist()))
             published |= set(table["split"].unique().to_pylist()) - {None} if "split" in table.column_names else set()
         gone = Held(held.superseded(np.concatenate(ids)))
         kept = without(old, lambda table: gone.take(keys_in(table, said)), said, write) if gone else old.shards
         if not (kept or shards or old.removed):
-            raise DataError(f"source '{about.name}' gave no example")
+            raise DataError(f"source '{about.name}' gave no example; ingest.source names where they lie (params.yaml)")
         if old.digest and kept == old.shards and not shards and old.about == about:
             return old, 0
         splits = old.published or tuple(sorted(published))
@@ -165,7 +167,11 @@ def delete(stored: Stored) -> None:
 
 
 def refuse_another(data: Path, about: Dataset) -> None:
-    others = [file.parent.name for file in data.glob("*/dataset.yaml") if file.parent.name != about.name]
+    """Raises DataError when `data` holds another dataset, or shards that an ingest which was killed left of one."""
+    others = sorted(
+        {file.parent.name for file in data.glob("*/*") if file.name == "dataset.yaml" or OWN_FILES.fullmatch(file.name)}
+        - {about.name}
+    )
     if others:
         raise DataError(
             f"ingest.source is '{about.name}', but {data} holds {', '.join(others)}; a project has one dataset: "
@@ -174,23 +180,28 @@ def refuse_another(data: Path, about: Dataset) -> None:
 
 
 def keeping_classes(held: Dataset, given: Dataset, rows: Iterable[Row]) -> tuple[Dataset, Iterable[Row]]:
-    """The classes that are held keep their numbers, wherever a source that has grown sorts its new ones in.
+    """The classes that are held keep their numbers, wherever a source sorts its new ones in; none is ever renamed.
 
-    Names of which none is held rename the classes, number by number.
+    A label that is none of the source's becomes -1, which validation sets aside. Raises DataError for a source that
+    gives no labels any more, by which those that are held would be lost.
     """
-    if held.classes == given.classes or not set(held.classes) & set(given.classes):
+    if held.classes and not given.classes:
+        raise DataError(
+            f"ingest.source gives no labels, but the rows of '{held.name}' have the classes {', '.join(held.classes)}; "
+            "give it labels (params.yaml), or begin with a new data set (`dvc remove data.dvc`, then the folder)"
+        )
+    if held.classes in ((), given.classes):
         return given, rows
     classes = tuple(dict.fromkeys((*held.classes, *given.classes)))
-    numbers: dict[int | None, int] = {number: classes.index(name) for number, name in enumerate(given.classes)}
-    numbered = ({**row, "label": numbers.get(row.get("label"), row.get("label"))} for row in rows)
+    numbers: dict[int | None, int | None] = {number: classes.index(name) for number, name in enumerate(given.classes)}
+    numbers[None] = None
+    numbered = ({**row, "label": numbers.get(row.get("label"), -1)} for row in rows)
     return replace(given, classes=classes), numbered
 
 
-def new_rows(
-    about: Dataset, rows: Iterable[Row], held: Held, removed: Sequence[str], stamps: Stamps | None
-) -> Iterator[pa.Table]:
+def new_rows(about: Dataset, rows: Iterable[Row], held: Held, old: Stored, stamps: Stamps | None) -> Iterator[pa.Table]:
     """Those of `rows` that are neither held nor removed, as a shard holds them; held ones are crossed off."""
-    columns, gone = schema(about), pa.array(removed, pa.string())
+    columns, gone, keep = schema(about), pa.array(old.removed, pa.string()), splits_kept(old, about)
     said = [name for name in SAID if name in columns.names]
     wanted = (unknown(chunk, held, said) for chunk in chunks(rows, modalities.load(about.modality), stamps))
     work = partial(tabulate, about.modality, columns)
@@ -198,7 +209,20 @@ def new_rows(
         table = unstamped(table, stamps)
         table = table.filter(pc.invert(pc.is_in(table["id"], gone)))
         if (new := ~held.take(keys_in(table, said))).any():
-            yield table.filter(pa.array(new))
+            yield keep(table.filter(pa.array(new)))
+
+
+def splits_kept(old: Stored, about: Dataset) -> Callable[[pa.Table], pa.Table]:
+    """A function that puts rows whose content is held, such as relabelled ones, into the split in which it is held."""
+    if "split" not in about.columns or not old.shards:
+        return lambda table: table
+    held = Splits([splits_in(read(shard, ["split"])) for shard in old.shards])
+
+    def keep(table: pa.Table) -> pa.Table:
+        kept = pa.array(held.keep(*splits_in(table)), pa.string())
+        return table.set_column(table.column_names.index("split"), "split", kept)
+
+    return keep
 
 
 def unstamped(table: pa.Table, stamps: Stamps | None) -> pa.Table:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from genpipe.data.arrays import SPLITS
 from genpipe.data.keys import KEY, packed
 
 SAID = ("label", "text")
@@ -69,6 +70,27 @@ class Held:
         places = np.searchsorted(asked, own).clip(max=len(asked) - 1)
         wanted = np.where(asked[places] == own, counts[places], 0)
         return left[before(which) < wanted[which]]
+
+
+class Splits:
+    """In which split each content is held, for a content stays in the split that it first was in."""
+
+    def __init__(self, shards: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        keys, splits = (np.concatenate(parts) for parts in zip(*shards, strict=True))
+        self.keys, first = np.unique(keys, return_index=True)
+        self.splits = splits[first]
+
+    def keep(self, keys: np.ndarray, splits: np.ndarray) -> list[str | None]:
+        """The splits of new rows, (N,) of KEY and (N,): that of the held row with the same content, if there is one."""
+        places = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
+        kept = np.where(self.keys[places] == keys, self.splits[places], splits)
+        return [(None, *SPLITS)[number] for number in kept]
+
+
+def splits_in(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) of KEY for the rows of a table, and (N,) uint8: 0 for no split, then as in SPLITS."""
+    given = table["split"].to_pylist() if "split" in table.column_names else [None] * table.num_rows
+    return packed(table["id"].to_pylist()), np.array([(None, *SPLITS).index(name) for name in given], np.uint8)
 
 
 def before(values: np.ndarray) -> np.ndarray:

@@ -100,11 +100,16 @@ def encoded(row: Row, modality: ModuleType) -> Row:
 
 
 def identify(row: Mapping[str, Any], modality: ModuleType) -> str:
-    """32 hexadecimal digits: SHA-256 over the decoded array's type, shape and bytes, or over a broken row's content."""
+    """32 hexadecimal digits: SHA-256 over the decoded array's type, shape and bytes, or over a broken row's bytes.
+
+    Where there are no bytes either, it is over all that the content says, such as the path of the file that is absent.
+    """
     try:
         return digest(modality.decode(row))
     except ValueError:
-        return hashlib.sha256(repr(row[modality.CONTENT]).encode()).hexdigest()[:32]
+        content = row[modality.CONTENT]
+        given = content.get("bytes") if isinstance(content, Mapping) else None
+        return hashlib.sha256(repr(content).encode() if given is None else given).hexdigest()[:32]
 
 
 def digest(example: np.ndarray) -> str:

@@ -22,6 +22,7 @@ from genpipe.data import cache, dataset
 from genpipe.data.arrays import ORIGIN, SPLITS, Column, DataSpec
 from genpipe.data.cache import Part
 from genpipe.data.dataset import Stored
+from genpipe.data.keys import packed
 from genpipe.errors import DataError
 from genpipe.files import write_json, written_aside
 from genpipe.project import Project
@@ -50,10 +51,7 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     parts = accepted_parts(stored, project.artifacts / "validate" / "accepted.parquet")
     splits = [split_rows(part, stored, cfg) for part in parts]
     counts = {split: sum(int((places == number).sum()) for places in splits) for number, split in enumerate(SPLITS)}
-    if empty := [split for split, count in counts.items() if not count]:
-        raise DataError(
-            f"no example falls into {', '.join(empty)}; more data, or larger shares in augment (params.yaml)"
-        )
+    refuse_empty([split for split, count in counts.items() if not count], stored.published)
     shape = write_splits(parts, splits, prepared(parts, stored, preparing, project), stored, project)
     spec = DataSpec(modality=stored.about.modality, shape=shape, classes=stored.about.classes)
     folder = project.artifacts / "augment"
@@ -69,16 +67,34 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
 
 
 def accepted_parts(stored: Stored, accepted: Path) -> list[Part]:
-    """The shards that hold accepted rows, and which these are."""
-    good = np.zeros(stored.rows, bool)
-    good[pq.read_table(accepted, columns=["row"])["row"].to_numpy()] = True
+    """The shards that hold accepted rows, and which these are.
+
+    Raises DataError when the rows with these numbers have other ids: the data have changed since they were accepted.
+    """
+    table = pq.read_table(accepted, columns=["id", "row"])
+    rows, wanted_ids, found = table["row"].to_numpy(), packed(table["id"].to_pylist()), 0
     parts, first = [], 0
     for shard in stored.shards:
-        chosen = good[first : first + pq.read_metadata(shard).num_rows]
-        if chosen.any():
-            parts.append(Part(shard, first, chosen))
-        first += len(chosen)
+        ids = packed(dataset.read(shard)["id"].to_pylist())
+        here = (rows >= first) & (rows < first + len(ids))
+        places = rows[here] - first
+        found += int((ids[places] == wanted_ids[here]).sum())
+        if len(places):
+            parts.append(Part(shard, first, np.bincount(places, minlength=len(ids)) > 0))
+        first += len(ids)
+    if found < len(rows):
+        raise DataError(f"{accepted} tells of other rows than data/ holds; `dvc repro validate` judges those anew")
     return parts
+
+
+def refuse_empty(splits: Sequence[str], published: Sequence[str]) -> None:
+    """Raises DataError for splits without an example."""
+    if not splits:
+        return
+    remedy = "more data, or other shares (augment.validation, augment.test in params.yaml)"
+    if own := [split for split in splits if split in published]:
+        remedy = f"the publisher says what is {', '.join(own)}, and validate accepted no such row (quarantine.parquet)"
+    raise DataError(f"no example falls into {', '.join(splits)}; {remedy}")
 
 
 def wanted(part: Part) -> np.ndarray:

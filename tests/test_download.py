@@ -178,6 +178,23 @@ def test_a_mirror_folder_is_looked_in_first_and_checked_alike(tmp_path: Path, mo
         assert len(asked) == 1
 
 
+def test_a_mirror_folder_is_seen_from_the_projects_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mirror" / "set").mkdir(parents=True)
+    (tmp_path / "mirror" / "set" / "data.bin").write_bytes(CONTENT)
+    monkeypatch.setenv(MIRROR, "mirror")
+    assert fetch(remote(), "set", tmp_path / "files", HOW, tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("broken", ["http://127.0.0.1:99999/x", "http://[::1/x", "http://127.0.0.1:port/x"])
+def test_after_a_place_that_is_no_url_the_next_is_asked(tmp_path: Path, broken: str) -> None:
+    with serving({"/data.bin": whole(CONTENT), "/away": leading_to(broken)}) as (url, _):
+        good = f"{url}/data.bin"
+        assert fetch(remote(broken, good), "set", tmp_path / "direct", HOW).read_bytes() == CONTENT
+        assert fetch(remote(f"{url}/away", good), "set", tmp_path / "led", HOW).read_bytes() == CONTENT
+        with pytest.raises(DataError, match=r"x: no valid URL"):
+            fetch(remote(broken), "set", tmp_path / "none", HOW)
+
+
 def test_a_mirror_may_be_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving({"/base/set/data.bin": whole(CONTENT)}) as (url, asked):
         monkeypatch.setenv(MIRROR, f"{url}/base/")

@@ -95,14 +95,36 @@ def test_each_published_set_says_where_it_lies_and_what_it_is(name: str) -> None
             assert len(bytes.fromhex(digits)) == hashlib.new(algorithm).digest_size
 
 
-@pytest.mark.parametrize("name", ["mnist", "kmnist"])
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
 def test_checksums_and_mirrors_are_those_of_torchvision(name: str) -> None:
     from torchvision import datasets
 
-    theirs = {"mnist": datasets.MNIST, "kmnist": datasets.KMNIST}[name]
+    theirs = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}[name]
     ours = catalogue.PUBLISHED[name]
     assert [(file.name, file.checksums[0]) for file in ours.files] == [(n, f"md5:{md5}") for n, md5 in theirs.resources]
     assert set(theirs.mirrors) <= {url.removesuffix(ours.files[0].name) for url in ours.files[0].urls}
+
+
+def test_cifar_lies_where_torchvision_has_it_and_has_the_same_parts() -> None:
+    """Torchvision reads the version for Python, which is pickled, so that the checksum can't be held against it."""
+    from torchvision.datasets import CIFAR10
+
+    published = catalogue.PUBLISHED["cifar10"]
+    (file,) = published.files
+    assert file.urls[0] == CIFAR10.url.replace("-python", "-binary")
+    assert file.name == CIFAR10.filename.replace("-python", "-binary")
+    theirs = [
+        (name, split)
+        for split, names in (("train", CIFAR10.train_list), ("test", CIFAR10.test_list))
+        for name, _ in names
+    ]
+    assert [(Path(part["path"]).stem, part["split"]) for part in published.reading["files"]] == theirs
+
+
+def test_the_classes_of_fashion_mnist_are_those_of_torchvision() -> None:
+    from torchvision.datasets import FashionMNIST
+
+    assert list(catalogue.PUBLISHED["fashion-mnist"].about.classes) == FashionMNIST.classes
 
 
 def test_the_catalogue_brings_a_set_from_a_mirror_with_its_published_split(
@@ -164,6 +186,14 @@ def test_the_name_of_a_published_set_alone_leads_to_the_catalogue() -> None:
         (
             {"kind": "url", "read": "x", "files": []},
             "source.read.kind is 'x'; known sources: archive, catalogue",
+        ),
+        (
+            {
+                "kind": "url",
+                "read": {"kind": "folder", "name": "x", "path": "."},
+                "files": [{"url": "http://[::1/x", "sha256": "0" * 64}],
+            },
+            "ingest.source.files names a URL that is none",
         ),
         ({"kind": "url", "files": []}, r"ingest.source.read.kind is missing; known sources"),
     ],

@@ -32,7 +32,8 @@ def checked(url: str, turn: int, *, private: bool) -> Target:
     """Where to ask for `url`; of several addresses each has its `turn`.
 
     Raises DataError for what is neither http nor https and, unless `private`, for a name that leads to a loopback,
-    private, link-local or otherwise not public address; OSError when the name can't be looked up.
+    private, link-local or otherwise not public address; OSError when the name can't be looked up, ValueError for a URL
+    that can't be taken apart.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -1,6 +1,7 @@
 """Fetching published files: from several places in turn, resumed, and never kept unless their checksum holds.
 
-GENPIPE_DATA_MIRROR, a folder or a base URL, is looked in first, for `<data set>/<file>`.
+GENPIPE_DATA_MIRROR, a base URL or a folder (seen from the project's root), is looked in first, for
+`<data set>/<file>`.
 """
 
 import hashlib
@@ -61,8 +62,9 @@ class RestartError(FetchError):
     """What was fetched before is of no use; the next try begins anew."""
 
 
-def fetch(remote: Remote, owner: str, folder: Path, how: Downloading) -> Path:
-    """The file in `folder`, fetched unless it is there and whole. `owner` is the data set's name, for the mirror.
+def fetch(remote: Remote, owner: str, folder: Path, how: Downloading, root: Path = Path()) -> Path:
+    """The file in `folder`, fetched unless it is there and whole. `owner` is the data set's name, for the mirror, and
+    `root` the project's, from which a mirror is seen.
 
     What was fetched before an interruption is kept as `<name>.part`. Raises OutOfReachError that lists every place
     asked, with what was wrong there.
@@ -71,7 +73,7 @@ def fetch(remote: Remote, owner: str, folder: Path, how: Downloading) -> Path:
     if file.exists() and holds(file, remote.checksums):
         return file
     folder.mkdir(parents=True, exist_ok=True)
-    for place in places(remote, owner):
+    for place in places(remote, owner, root):
         for attempt in range(how.attempts):
             try:
                 with room_for(file):
@@ -89,18 +91,26 @@ def fetch(remote: Remote, owner: str, folder: Path, how: Downloading) -> Path:
     )
 
 
-def places(remote: Remote, owner: str) -> Iterator[str]:
+def places(remote: Remote, owner: str, root: Path) -> Iterator[str]:
     """The mirror that the environment names, if any, then the publisher's own."""
     if mirror := os.environ.get(MIRROR):
+        mirror = mirror if is_url(mirror) else str(root / mirror)
         yield f"{mirror.rstrip('/')}/{owner}/{remote.name}"
     yield from remote.urls
 
 
+def is_url(place: str) -> bool:
+    return place.lower().startswith(("http://", "https://"))
+
+
 def bare(place: str) -> str:
     """A place without what may be secret in a URL: the password before the host, the words after the path."""
-    parts = urlsplit(place)
-    if parts.scheme not in ("http", "https"):
+    if not is_url(place):
         return place
+    try:
+        parts = urlsplit(place)
+    except ValueError:  # it is no URL, and which part of it is what can't be told
+        return place.partition("?")[0].rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
@@ -109,7 +119,7 @@ def take(place: str, attempt: int, remote: Remote, file: Path, how: Downloading)
     part = file.with_name(f"{file.name}.part")
     resumed = part.exists()
     try:
-        if urlsplit(place).scheme in ("http", "https"):
+        if is_url(place):
             receive(place, attempt, part, how)
         elif Path(place).is_file():
             discard(part)
@@ -172,8 +182,8 @@ def answered(url: str, attempt: int, asked: Mapping[str, str], how: Downloading)
     except socket.gaierror as error:
         again = error.errno == socket.EAI_AGAIN
         raise FetchError(f"the host's name can't be looked up ({error.strerror})", again=again) from error
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise FetchError(f"no valid URL ({error})") from error
+    except (httpx.InvalidURL, ValueError) as error:
+        raise FetchError(f"no valid URL, or answer ({error})") from error
 
 
 def resumed_at(answer: httpx.Response, start: int, version: str | None) -> int:

@@ -1,7 +1,8 @@
 """Published data sets by name: where they lie, their checksums, licences and classes, and the published split.
 
 Checksums are those that the publishers state, as torchvision's data set classes repeat them. Each of Fashion-MNIST's
-files has two: its publisher's, and that of the same file without the name and time that gzip puts into its head.
+files has further ones: the SHA-256 of the publisher's file, and of the same without the name and time that gzip puts
+into its head.
 """
 
 from collections.abc import Iterator
@@ -122,18 +123,22 @@ PUBLISHED = {
             ),
             {
                 TRAIN_IMAGES: (
+                    "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
                     "sha256:3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
                     "sha256:b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
                 ),
                 TRAIN_LABELS: (
+                    "md5:25c81989df183df01b3e8a0aad5dffbe",
                     "sha256:a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
                     "sha256:0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056",
                 ),
                 TEST_IMAGES: (
+                    "md5:bef4ecab320f06d8554ea6380940ec79",
                     "sha256:346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
                     "sha256:cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
                 ),
                 TEST_LABELS: (
+                    "md5:bb300cfdad3c16e7a12a480ee83cd310",
                     "sha256:67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
                     "sha256:8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
                 ),

@@ -38,7 +38,10 @@ class Config:
 
     def __post_init__(self) -> None:
         _own.check_reader(self.read)
-        names = [remote(file).name for file in self.files]
+        try:
+            names = [remote(file).name for file in self.files]
+        except ValueError as error:
+            raise ConfigError([f"params.yaml: ingest.source.files names a URL that is none ({error})"]) from error
         if len(set(names)) < len(names):
             raise ConfigError(
                 [f"params.yaml: ingest.source.files are named {', '.join(names)}; give each its own `name`"]
@@ -73,7 +76,7 @@ def brought(files: list[Remote], owner: str, root: Path, how: Downloading, limit
     home = Project(root).state / "downloads" / owner
     folder = home / "contents" / key(files)
     if not folder.exists():
-        there = [fetch(file, owner, home / "files", how) for file in files]
+        there = [fetch(file, owner, home / "files", how, root) for file in files]
         archives.lay_out(there, folder, limits)
         for file in there:
             file.unlink(missing_ok=True)

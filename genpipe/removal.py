@@ -18,7 +18,7 @@ from genpipe import affected, dag, locks, modalities
 from genpipe.affected import Model
 from genpipe.data import cache, dataset
 from genpipe.data.dataset import Stored
-from genpipe.errors import ConfigError, DataError
+from genpipe.errors import ConfigError, DataError, StageError
 from genpipe.files import write_json
 from genpipe.processes import supervise
 from genpipe.project import Project
@@ -75,7 +75,8 @@ def remove(directory: Path, words: Sequence[str], pattern: str | None, *, gc: bo
     with locks.held(project.lock("pipeline"), PURPOSE):
         if unfinished(project):
             request = Request(**json.loads(journal(project).read_text(encoding="utf-8")))
-            carry_out(project, request)
+            erase(project, request)
+            recompute(project)
             print(f"The removal of {count(request.ids)} that was interrupted is complete; ask again for others.")
             return
         stored = Stored.find(project.data)
@@ -87,13 +88,14 @@ def remove(directory: Path, words: Sequence[str], pattern: str | None, *, gc: bo
         tell_models(knowing)
         confirm(request, yes=yes)
         write_json(journal(project), asdict(request))
-        carry_out(project, request)
+        erase(project, request)
+        recompute(project)
         print(f"{count(request.ids)} removed, never to be taken in again. What is left to do:")
         tell_what_is_left(project, request, knowing)
 
 
 def journal(project: Project) -> Path:
-    """What a removal has begun to remove; there until it is done."""
+    """What a removal has begun to remove; there until all of it is erased."""
     return project.state / "removal.json"
 
 
@@ -101,11 +103,8 @@ def unfinished(project: Project) -> bool:
     return journal(project).exists()
 
 
-def carry_out(project: Project, request: Request) -> None:
-    """Every step of a removal, each of which changes nothing when it has been taken before.
-
-    All is erased before anything is computed anew: a stage that fails then leaves no example behind.
-    """
+def erase(project: Project, request: Request) -> None:
+    """Every step of a removal, each of which changes nothing when it has been taken before."""
     with ExitStack() as stack:
         for stage in ("ingest", *HOLDING):
             stack.enter_context(locks.held(project.lock(stage), PURPOSE, ORPHAN_SECONDS))
@@ -119,9 +118,16 @@ def carry_out(project: Project, request: Request) -> None:
         withdraw_from_models(project, stored)
         if request.gc:
             dag.collect_garbage(project, cloud=request.cloud)
-    for stage in REPRODUCED:
-        supervise(dag.reproduce(stage), project.root, pass_on)
     journal(project).unlink()
+
+
+def recompute(project: Project) -> None:
+    """Validate and augment what is left. That this fails, as on too few rows, is told; the removal is complete."""
+    try:
+        for stage in REPRODUCED:
+            supervise(dag.reproduce(stage), project.root, pass_on)
+    except StageError as error:
+        print(f"The examples are erased, but what is left can't be trained on, and `genpipe run` would stop: {error}")
 
 
 def pass_on(line: str) -> None:

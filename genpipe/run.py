@@ -90,6 +90,7 @@ def run_stage(directory: Path, name: str) -> None:
         raise ConfigError([f"there is no stage '{name}'; known stages: {', '.join(STAGES)}"])
     set_defaults()  # before the stage imports torch, which reads one of them
     project = Project.find(directory)
+    refuse_unfinished(project)
     own = project.root / "genpipe"
     if own.is_dir() and own.resolve() != PACKAGE:
         raise ConfigError([

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from genpipe.data import dataset
 from genpipe.data.arrays import Arrays
 from genpipe.data.dataset import Row, Stored
 from genpipe.errors import DataError
+from genpipe.files import write_json
 from genpipe.modalities import image
 from genpipe.project import Project
 from genpipe.sources import digits
@@ -113,6 +114,15 @@ def test_without_a_terminal_nothing_goes_unless_confirmed(stored: Stored, capsys
     assert not removal.unfinished(Project(root))
 
 
+def test_no_stage_runs_between_a_kill_and_the_end_of_a_removal(stored: Stored) -> None:
+    project = Project(stored.folder.parents[1])
+    request = removal.Request((name_of(portraits()[0]),), gc=False, cloud=False)
+    write_json(removal.journal(project), asdict(request))  # as a killed removal leaves it
+    for stage in ("ingest", "validate", "train"):
+        with pytest.raises(DataError, match="was interrupted; `genpipe data remove` completes it"):
+            run.run_stage(project.root, stage)
+
+
 # With DVC
 
 
@@ -183,12 +193,25 @@ def test_without_gc_only_the_cache_holds_it_and_the_command_is_told(project: Pro
 
 @pytest.mark.slow
 def test_what_stays_too_small_to_validate_is_erased_all_the_same(project: Project) -> None:
-    """The stage fails, and nothing of before is left."""
+    """The stage fails, nothing of before is left, and the project is not locked: more data can come."""
     gone = portraits()[17]
-    told = remove(project, "--path", "faces/[0-8]/*", "--gc", "--yes", code=1)
+    told = remove(project, "--path", "faces/[0-8]/*", "--gc", "--yes")
     assert "validate.min_accepted asks for 10 good rows" in told
+    assert "The examples are erased, but what is left can't be trained on" in told
+    assert "54 examples removed, never to be taken in again." in told
     assert places(project, gone) == set()
-    assert removal.unfinished(project)
+    run.refuse_unfinished(project)
+    stored, added = dataset.add(project.data, ABOUT, portraits(90))
+    assert (added, stored.rows) == (30, 36)
+    dag.dvc(project, "repro")
+
+
+@pytest.mark.slow
+def test_all_examples_may_be_withdrawn(project: Project) -> None:
+    told = remove(project, "--path", "*", "--gc", "--yes")
+    assert "60 examples removed, never to be taken in again." in told
+    assert (Stored.find(project.data).rows, removal.unfinished(project)) == (0, False)
+    assert places(project, portraits()[0]) == set()
 
 
 KILLED = """
@@ -227,7 +250,7 @@ def test_a_removal_that_is_killed_before_any_step_is_completed_by_the_same_comma
         assert code in (0, -signal.SIGKILL)
         if code == 0:
             break
-        assert removal.unfinished(copy) == (step > 0)
+        assert removal.unfinished(copy) or step == 0 or places(copy, gone) == set()
         remove(copy, *words)
         assert places(copy, gone) == set()
         assert json.loads(dag.dvc(copy, "status", "--json")) == {}
@@ -247,16 +270,16 @@ def test_between_a_kill_and_the_end_of_a_removal_nothing_is_run(project: Project
 
 @pytest.mark.slow
 def test_a_stage_that_outlives_the_killed_command_is_waited_for(project: Project) -> None:
-    gone = in_split(project, "train")
+    gone, other = in_split(project, "train"), in_split(project, "test")
     command = [sys.executable, "-m", "genpipe", "data", "remove", name_of(gone), "--gc", "--yes"]
     first = subprocess.Popen(command, cwd=project.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not project.lock("validate").with_suffix(".json").exists() or project.artifacts.joinpath("validate").exists():
+    while removal.unfinished(project) or not project.lock("validate").with_suffix(".json").exists():
         assert first.poll() is None
         time.sleep(0.005)
     first.kill()
     first.wait()
-    assert "that was interrupted is complete" in remove(project)
-    assert places(project, gone) == set()
+    remove(project, name_of(other), "--gc", "--yes")
+    assert places(project, gone) == places(project, other) == set()
 
 
 @pytest.mark.slow

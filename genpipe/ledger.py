@@ -8,7 +8,7 @@ command settles its event or drops it. An alias that moved without an event was 
 
 import getpass
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -73,7 +73,8 @@ def reconcile(project: Project) -> list[Event]:
 
 def events(project: Project) -> list[Event]:
     """What the ledger holds, oldest first, unsettled events left out."""
-    return [event for event in written(project) if event.settled]
+    tags, _ = registry.tags_and_aliases(project)
+    return [event for event in written(tags) if event.settled]
 
 
 def champion(project: Project) -> ModelVersion | None:
@@ -104,20 +105,21 @@ def promote(
         return move(project, past, "promoted", int(version.version), why, verdict)
 
 
-def rollback(project: Project, *, why: str) -> Event:
+def rollback(project: Project, *, why: str, check: Callable[[ModelVersion], None] = lambda _: None) -> Event:
     """Put back the version that the champion replaced; repeated, the one before, and so on.
 
-    Raises RegistryError when there is none any more.
+    Raises RegistryError when there is none any more, and what `check` raises for the one that would come back.
     """
     with locked(project):
         past = reconciled(project)
-        kept = {int(version.version) for version in registry.versions(project)}
+        kept = {int(version.version): version for version in registry.versions(project)}
         earlier = [number for number in line(past)[:-1] if number in kept and number != past[-1].version]
         if not earlier:
             raise RegistryError(
                 f"there is no version of {project.mlflow.registry.name} to go back to: none that was champion before "
                 "is left (`genpipe history`); `genpipe promote VERSION` takes any version"
             )
+        check(kept[earlier[-1]])
         return move(project, past, "rolled back", earlier[-1], why)
 
 
@@ -138,14 +140,19 @@ def line(past: Sequence[Event]) -> list[int | None]:
 
 @contextmanager
 def locked(project: Project) -> Iterator[None]:
-    """One command at a time moves the champion or mends the ledger."""
+    """One command at a time moves the champion or mends the ledger.
+
+    That holds for one project's folder. MLflow moves no alias on a condition: of two machines that do so in the same
+    moment the later one wins, and the next command notes what it finds.
+    """
     with locks.held(project.lock("registry"), "moving the champion", WAIT_SECONDS):
         yield
 
 
 def reconciled(project: Project) -> list[Event]:
     """What `reconcile` does, for whoever holds the lock."""
-    held, now = written(project), registry.aliases(project).get(CHAMPION)
+    tags, aliases = registry.tags_and_aliases(project)  # one read: a promotion elsewhere falls before or after both
+    held, now = written(tags), aliases.get(CHAMPION)
     for event in held:
         if not event.settled and event.version == now:  # its process ended after the alias had moved
             settle(project, event)
@@ -158,9 +165,9 @@ def reconciled(project: Project) -> list[Event]:
     return past
 
 
-def written(project: Project) -> list[Event]:
-    """Every event in the registry, oldest first, unsettled ones too."""
-    return [Event.parse(key, text) for key, text in sorted(registry.tags(project).items()) if key.startswith(EVENT)]
+def written(tags: Mapping[str, str]) -> list[Event]:
+    """Every event among the registered model's tags, oldest first, unsettled ones too."""
+    return [Event.parse(key, text) for key, text in sorted(tags.items()) if key.startswith(EVENT)]
 
 
 def move(project: Project, past: Sequence[Event], kind: Kind, version: int, why: str, verdict: str = "") -> Event:
@@ -193,9 +200,8 @@ def settle(project: Project, event: Event) -> None:
     if event.version is not None:
         text = f"{event.kind} {event.at:%Y-%m-%d %H:%M} UTC by {event.by or 'an unknown hand'}. {event.why}".strip()
         registry.tag_version(project, event.version, {PROMOTED: text})
-        others = [int(other.version) for other in registry.versions(project) if int(other.version) != event.version]
-        if others and registry.aliases(project).get(CHALLENGER) in (None, event.version):
-            registry.set_alias(project, CHALLENGER, others[0])
+        if registry.aliases(project).get(CHALLENGER) == event.version:
+            registry.delete_alias(project, CHALLENGER)  # the next version that the gate refuses gets it
     registry.set_tag(project, event.key, replace(event, settled=True).text())
 
 

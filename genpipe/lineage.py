@@ -1,8 +1,9 @@
 """What `genpipe lineage` does: from a file, a version or a digest to data, code, settings, training and evaluation.
 
 What belongs together is tied by digests: a version's tags name the rows and files of its data, its training, its
-model's two files and its evaluation. A file is asked by the digest over its content, so one that has changed since is
-not taken for what it was.
+model's two files and its evaluation. A model, metrics.json and the data are asked by the digest over their content, so
+one that has changed since is not taken for what it was. Any other output stands for what lies beside it: a picture in
+evaluate/ for the evaluation, a file of an earlier stage for the data that data.dvc names.
 """
 
 import json
@@ -54,7 +55,8 @@ def show(directory: Path, what: str, *, as_json: bool) -> None:
     """
     project = Project.find(directory)
     past = ledger.reconcile(project)
-    found = of_file(project, Path(what)) if Path(what).exists() else of_word(project, what)
+    place = directory / what
+    found = of_file(project, place) if place.exists() else of_word(project, what)
     traced = [trace(project, version, past) for version in found.versions]
     if as_json:
         json.dump({"asked": found.asked, "samples": found.samples, "versions": traced}, sys.stdout, indent=2)

@@ -4,10 +4,12 @@ A version is trusted only as the registry gives it out: its files must be those 
 must draw samples from them in a fresh process.
 """
 
+import json
 from pathlib import Path
 from textwrap import shorten
 
 import numpy as np
+import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -31,10 +33,9 @@ def promote(directory: Path, word: str, why: str, *, allow_dirty: bool) -> None:
     ledger.reconcile(project)
     version, champion = registry.resolve(project, word), ledger.champion(project)
     ledger.refuse_again(version, champion)
-    refuse_unregistered(version)
     if not allow_dirty:
         refuse_uncommitted(project, version)
-    probe(project, version)
+    refuse_untrusted(project, version)
     verdict = of_tags(version.tags)
     said = f"the gate: {verdict.title}" if verdict else ""
     event = ledger.promote(project, version, why=why, verdict=said, compared_with=champion)
@@ -42,9 +43,9 @@ def promote(directory: Path, word: str, why: str, *, allow_dirty: bool) -> None:
 
 
 def rollback(directory: Path, why: str) -> None:
-    """Put back the champion that the present one replaced."""
+    """Put back the champion that the present one replaced. Raises RegistryError when it can't be trusted any more."""
     project = Project.find(directory)
-    event = ledger.rollback(project, why=why)
+    event = ledger.rollback(project, why=why, check=lambda version: refuse_untrusted(project, version))
     print(f"{project.mlflow.registry.name}: version {event.version} is champion again{in_place_of(event)}")
 
 
@@ -68,12 +69,21 @@ def history(directory: Path) -> None:
     Console().print(table, highlight=False)
 
 
+def refuse_untrusted(project: Project, version: ModelVersion) -> None:
+    """Raises RegistryError, or StageError, unless a version is whole, as it was registered, and can be sampled."""
+    refuse_unregistered(version)
+    folder = registry.download(project, f"models:/{version.name}/{version.version}")
+    refuse_other_files(folder, version)
+    probe(folder, version)
+
+
 def refuse_unregistered(version: ModelVersion) -> None:
     """Raises RegistryError for a version whose registration was cut short, or that somebody else registered."""
     if registry.MODEL not in version.tags or EVALUATION not in version.tags:
         raise RegistryError(
             f"version {version.version} of {version.name} has no tags {registry.MODEL} and {EVALUATION}: its "
-            "registration did not come to its end; `genpipe stage register` completes it from the outputs"
+            f"registration did not come to its end. `git checkout {version.tags.get(COMMIT, 'its commit')}` and `dvc "
+            "checkout` bring its outputs back; `genpipe stage register` completes it from them"
         )
 
 
@@ -88,13 +98,8 @@ def refuse_uncommitted(project: Project, version: ModelVersion) -> None:
         )
 
 
-def probe(project: Project, version: ModelVersion) -> None:
-    """Draw samples from the version as the registry gives it out, in a fresh process.
-
-    Raises RegistryError when its files are not those that were registered or its samples not what they should be, and
-    StageError when its code fails.
-    """
-    folder = registry.download(project, f"models:/{version.name}/{version.version}")
+def refuse_other_files(folder: Path, version: ModelVersion) -> None:
+    """Raises RegistryError when the files of a version are not those that were registered."""
     found = {registry.MODEL: model_digest(folder)}
     if registry.CODE in version.tags:  # versions of older genpipes have none
         found[registry.CODE] = carried_digest(folder / "code" / "genpipe", folder / registry.SERVED.name)
@@ -104,10 +109,25 @@ def probe(project: Project, version: ModelVersion) -> None:
                 f"the files of version {version.version} of {version.name} are not those that were registered: their "
                 f"digest {tag} is {digest[:12]}…, not {version.tags[tag][:12]}…; nothing was moved"
             )
+
+
+def probe(folder: Path, version: ModelVersion) -> None:
+    """Draw samples from a version's files in a fresh process.
+
+    Raises RegistryError when they are not of the shape and type that its signature promises, and StageError when its
+    code fails.
+    """
     data, asked = DataSpec.of(about(folder)["data"]), versions.signature(folder)
     drawn = versions.sampled(folder, asked.rows(labels_of(data, PROBED, None)), {**asked.options, "seed": 0})
-    if drawn.shape != (PROBED, *data.shape) or not np.isfinite(drawn).all():
+    content = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["signature"]
+    promised = json.loads(content["outputs"])[0]["tensor-spec"]
+    shape, dtype = (PROBED, *promised["shape"][1:]), promised["dtype"]
+    if (drawn.shape, str(drawn.dtype)) != (shape, dtype):
         raise RegistryError(
-            f"version {version.version} of {version.name} gives samples of shape {drawn.shape}, not "
-            f"{(PROBED, *data.shape)} as its config.json says, or such that are no numbers; nothing was moved"
+            f"version {version.version} of {version.name} gives samples of shape {drawn.shape} and type {drawn.dtype}, "
+            f"not {shape} and {dtype} as its signature says; nothing was moved"
+        )
+    if not np.isfinite(drawn).all():
+        raise RegistryError(
+            f"version {version.version} of {version.name} gives samples that are no numbers; nothing was moved"
         )

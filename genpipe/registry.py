@@ -130,16 +130,17 @@ def registered_model(project: Project) -> RegisteredModel | None:
             return None
 
 
+def tags_and_aliases(project: Project) -> tuple[dict[str, str], dict[str, int]]:
+    """The tags of the registered model, and alias → number of its version, both of one moment."""
+    model = registered_model(project)
+    if model is None:
+        return {}, {}
+    return dict(model.tags), {alias: int(number) for alias, number in model.aliases.items()}
+
+
 def aliases(project: Project) -> dict[str, int]:
     """Alias → number of its version."""
-    model = registered_model(project)
-    return {alias: int(number) for alias, number in model.aliases.items()} if model else {}
-
-
-def tags(project: Project) -> dict[str, str]:
-    """The tags of the registered model; those of a version stand on the version."""
-    model = registered_model(project)
-    return dict(model.tags) if model else {}
+    return tags_and_aliases(project)[1]
 
 
 def versions(project: Project) -> list[ModelVersion]:
@@ -192,6 +193,12 @@ def set_alias(project: Project, alias: str, number: int) -> None:
     """Move an alias: one transaction, which happens or does not."""
     with client_of(project) as client:
         client.set_registered_model_alias(project.mlflow.registry.name, alias, str(number))
+
+
+def delete_alias(project: Project, alias: str) -> None:
+    """Take an alias away."""
+    with client_of(project) as client:
+        client.delete_registered_model_alias(project.mlflow.registry.name, alias)
 
 
 def set_tag(project: Project, key: str, value: str) -> None:

@@ -20,6 +20,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)  # the tensors here are too small to share between cores
 
 
+@pytest.fixture(autouse=True, scope="module")
+def own_stores_of_module() -> None:
+    """Comes before a module's own fixtures: they don't see the stores of the shell, nor of the module before."""
+    forget_stores()
+
+
 @pytest.fixture(autouse=True)
 def own_stores() -> Iterator[None]:
     """Each test's project has stores of its own: MLflow writes those that it used last into the environment."""

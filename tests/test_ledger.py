@@ -75,9 +75,10 @@ def test_a_promotion_moves_the_champion_and_says_who_when_and_why(
     subprocess.run(["git", "init", "-q", project.root], check=True)
     subprocess.run(["git", "-C", project.root, "config", "user.name", "Ada"], check=True)
     promote(project, 1)
+    client(project).set_registered_model_alias(NAME, CHALLENGER, "3")
     ledger.promote(project, version(project, 3), why="sharper", verdict="better: fd 1.2 against 2.4")
-    assert registry.aliases(project) == {CHAMPION: 3, CHALLENGER: 4}
-    first, second = ledger.events(project)
+    assert registry.aliases(project) == {CHAMPION: 3}  # which challenges nobody any more, nor does the one it replaced
+    first, second = ledger.reconcile(project)
     assert (first.kind, first.version, first.replaced, first.by) == ("promoted", 1, None, "Ada")
     assert (second.version, second.replaced, second.why) == (3, 1, "sharper")
     assert second.verdict == "better: fd 1.2 against 2.4"
@@ -129,7 +130,7 @@ def test_an_alias_moved_outside_is_noticed_and_rolled_back(project: Project) -> 
     client(project).set_registered_model_alias(NAME, CHAMPION, "4")
     assert moves(project)[2:] == [("moved outside", 4, 2)]
     assert moves(project)[2:] == [("moved outside", 4, 2)]  # once
-    assert registry.aliases(project) == {CHAMPION: 4, CHALLENGER: 3}
+    assert registry.aliases(project) == {CHAMPION: 4}
     assert ledger.rollback(project, why="who was that?").version == 2
     assert ledger.rollback(project, why="").version == 1
 
@@ -174,16 +175,38 @@ def test_the_champion_is_not_promoted_again_and_not_past_one_that_came_between(p
 
 def test_an_alias_moved_in_the_last_moment_is_not_overwritten(project: Project) -> None:
     promote(project, 1)
-    past = ledger.events(project)
+    past = ledger.reconcile(project)
     client(project).set_registered_model_alias(NAME, CHAMPION, "2")
     with pytest.raises(RegistryError, match="champion is version 2 by now"):
         ledger.move(project, past, "promoted", 3, "")
     assert moves(project) == [("promoted", 1, None), ("moved outside", 2, 1)]
 
 
+def test_a_promotion_elsewhere_while_the_ledger_is_read_is_none_outside(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(project, 1)
+    elsewhere = tmp_path / "elsewhere"  # another project's folder, and so another lock
+    elsewhere.mkdir()
+    (elsewhere / "mlflow.yml").write_text(
+        f"server: {{mlflow_tracking_uri: '{project.mlflow.server.mlflow_tracking_uri}'}}\n"
+    )
+    other, read = at(elsewhere), mlflow.MlflowClient.get_registered_model
+
+    def read_before_a_promotion(client: mlflow.MlflowClient, name: str) -> object:
+        found = read(client, name)
+        monkeypatch.setattr(mlflow.MlflowClient, "get_registered_model", read)
+        promote(other, 2)
+        return found
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_registered_model", read_before_a_promotion)
+    ledger.reconcile(project)
+    assert moves(project) == [("promoted", 1, None), ("promoted", 2, 1)]
+
+
 def test_events_keep_their_order_when_a_clock_is_behind(project: Project) -> None:
     promote(project, 1)
-    (event,) = ledger.events(project)
+    (event,) = ledger.reconcile(project)
     ahead = ledger.replace(event, at=event.at.replace(year=event.at.year + 1))
     client(project).delete_registered_model_tag(NAME, event.key)
     client(project).set_registered_model_tag(NAME, ahead.key, ahead.text())
@@ -196,12 +219,12 @@ def test_a_broken_tag_and_a_reason_too_long_are_told(project: Project) -> None:
         ledger.promote(project, version(project, 1), why="long " * 1_000)
     assert registry.aliases(project) == {}
     ledger.promote(project, version(project, 1), why="short", verdict='"quoted" and long ' * 1_000)
-    (event,) = ledger.events(project)
+    (event,) = ledger.reconcile(project)
     assert len(event.written()) <= ledger.LONGEST
     assert event.verdict.endswith("…")
     client(project).set_registered_model_tag(NAME, f"{EVENT}now", "{}")
     with pytest.raises(RegistryError, match=r"'genpipe\.event\.now' holds no event"):
-        ledger.events(project)
+        ledger.reconcile(project)
 
 
 @pytest.mark.slow
@@ -216,7 +239,7 @@ def test_on_a_server_an_alias_that_somebody_moved_by_rest_is_noticed(project: Pr
         assert moves(there)[2:] == [("moved outside", 4, 2)]
         assert ledger.rollback(there, why="who was that?").version == 2
         promote(there, 3)
-        assert registry.aliases(there) == {CHAMPION: 3, CHALLENGER: 4}
+        assert registry.aliases(there) == {CHAMPION: 3}
         with pytest.raises(RegistryError, match=r"registry http://127.* answered: .*Model Version .*version=9\D"):
             registry.set_alias(there, CHAMPION, 9)
 

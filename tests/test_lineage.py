@@ -144,6 +144,7 @@ def test_files_lead_to_the_version_that_was_made_with_them(
     project, _, digests = made
     for name in ("train", "train/model.safetensors", "evaluate/metrics.json"):
         assert numbers(lineage(project, capsys, project.artifacts / name)) == [3], name
+    assert numbers(lineage(project, capsys, "artifacts/train")) == [3]  # from the project's folder (-C)
     for place in (project.artifacts / "augment" / "train", project.root / "data.dvc", project.data):
         answer = lineage(project, capsys, place)
         assert numbers(answer) == [3, 2]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -29,6 +30,7 @@ np.save(request["out"], np.full((len(request["rows"]["label"]), *shape), 7, np.u
 """
 SIGNATURE = {
     "inputs": '[{"name": "label", "type": "long"}]',
+    "outputs": '[{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 1, 2, 2]}}]',
     "params": '[{"name": "seed", "default": 0, "type": "long"}]',
 }
 
@@ -42,13 +44,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return project
 
 
-def register(project: Project, weights: str = "[1, 2, 2]", dirty: str = "false", **changes: str | None) -> int:
+def register(
+    project: Project, weights: str = "[1, 2, 2]", dirty: str = "false", served: str = SERVED, **changes: str | None
+) -> int:
     """A version of these weights, whole, sampled by code of its own; a tag of `changes` that is None is left out."""
     folder = project.root / f"version-{len(registry.versions(project))}"
     model = folder / "artifacts" / "model"
     model.mkdir(parents=True)
     (folder / "MLmodel").write_text(json.dumps({"signature": SIGNATURE}))
-    (folder / "served_model.py").write_text(SERVED)
+    (folder / "served_model.py").write_text(served)
     (model / "model.safetensors").write_text(weights)
     (model / "config.json").write_text('{"data": {"modality": "image", "shape": [1, 2, 2], "classes": ["a", "b"]}}')
     digest = digest_of(model / "model.safetensors", model / "config.json")
@@ -69,6 +73,7 @@ def test_versions_are_promoted_rolled_back_and_listed(project: Project, capsys: 
         register(project)
     genpipe(project, "history")
     genpipe(project, "promote", "1", "--why", "the first that is sharp")
+    registry.set_alias(project, ledger.CHALLENGER, 3)
     genpipe(project, "promote", "challenger")
     genpipe(project, "promote", f"models:/{NAME}/2")
     genpipe(project, "rollback", "--why", "colours are off")
@@ -92,11 +97,15 @@ def test_versions_are_promoted_rolled_back_and_listed(project: Project, capsys: 
     [
         ({"dirty": "true"}, "made with changes that were not committed"),
         ({COMMIT: None, DIRTY: None}, "made with no commit of git's"),
-        ({EVALUATION: None}, "its registration did not come to its end"),
+        (
+            {EVALUATION: None},
+            "did not come to its end. `git checkout c0ffee` and `dvc checkout` bring",
+        ),
         ({registry.MODEL: "0" * 64}, "are not those that were registered"),
         ({registry.CODE: "0" * 64}, "their digest genpipe.code is"),
         ({"weights": "broken"}, "these weights are broken"),
-        ({"weights": "[3, 2, 2]"}, "gives samples of shape (4, 3, 2, 2), not (4, 1, 2, 2)"),
+        ({"weights": "[3, 2, 2]"}, "gives samples of shape (4, 3, 2, 2) and type uint8, not (4, 1, 2, 2) and uint8"),
+        ({"served": SERVED.replace("uint8", "float32")}, "and type float32, not (4, 1, 2, 2) and uint8"),
     ],
 )
 def test_a_version_that_can_not_be_trusted_is_refused(
@@ -106,7 +115,23 @@ def test_a_version_that_can_not_be_trusted_is_refused(
     genpipe(project, "promote", str(number), code=1)
     assert told in capsys.readouterr().err
     assert registry.aliases(project) == {}
-    assert ledger.events(project) == []
+    assert ledger.reconcile(project) == []
+
+
+def test_rollback_puts_back_no_version_whose_files_are_gone_or_were_changed(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (register(project), register(project)):
+        genpipe(project, "promote", str(number))
+    weights = project.root / "version-0" / "artifacts" / "model" / "model.safetensors"
+    weights.write_text("[1,2,2]")
+    genpipe(project, "rollback", code=1)
+    assert "the files of version 1 of genpipe are not those that were registered" in capsys.readouterr().err
+    shutil.rmtree(project.root / "version-0")
+    genpipe(project, "rollback", code=1)
+    assert "'models:/genpipe/1' is not in the registry" in capsys.readouterr().err
+    assert registry.aliases(project) == {ledger.CHAMPION: 2}
+    assert [event.kind for event in ledger.reconcile(project)] == ["promoted", "promoted"]
 
 
 def test_a_model_from_uncommitted_code_becomes_champion_when_asked_for(project: Project) -> None:

@@ -80,7 +80,7 @@ def is_advice(line: str) -> bool:
 
 def version_data(project: Project, rows_digest: str) -> None:
     """Let data.dvc name what data/ holds now: the bytes by DVC's digest, and under `meta` the rows by theirs."""
-    dvc(project, "add", "--quiet", "data")
+    dvc(project, "add", "data")  # not --quiet, by which DVC is silent about errors, too
     file = project.root / "data.dvc"
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     if content.get("meta") != {"rows": rows_digest}:

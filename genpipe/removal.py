@@ -7,6 +7,7 @@ command finishes the work. Weights are not touched, and still remember what they
 import json
 import shutil
 import sys
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ HOLDING = ("validate", "augment", "evaluate")  # stages whose outputs hold examp
 REPRODUCED = ("validate", "augment")  # evaluate wants a training first
 STATE = ("data_docs", "downloads", "unpacked")  # folders of the project's state that hold examples, or tell of them
 ORPHAN_SECONDS = 60  # that a stage may still take whose command was killed
+DVC_SECONDS = 15  # that the DVC above such a stage may take after it
 FEWEST_DIGITS, SHOWN, SHOWN_DIGITS = 4, 3, 12
 TAG = "genpipe.removed_rows"  # of a version: how many rows it was trained on that have been removed since
 
@@ -109,7 +111,7 @@ def erase(project: Project, request: Request) -> None:
         for stage in ("ingest", *HOLDING):
             stack.enter_context(locks.held(project.lock(stage), PURPOSE, ORPHAN_SECONDS))
         stored = dataset.remove(project.data, request.ids)
-        dag.version_data(project, stored.digest)
+        version(project, stored)
         dag.discard(project, HOLDING)
         cache.forget(project)
         for folder in (project.state / name for name in STATE):
@@ -119,6 +121,18 @@ def erase(project: Project, request: Request) -> None:
         if request.gc:
             dag.collect_garbage(project, cloud=request.cloud)
     journal(project).unlink()
+
+
+def version(project: Project, stored: Stored) -> None:
+    """Version the data; tried again for a while, since the DVC above a stage whose command was killed still ends."""
+    until = time.monotonic() + DVC_SECONDS
+    while True:
+        try:
+            return dag.version_data(project, stored.digest)
+        except StageError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
 
 
 def recompute(project: Project) -> None:

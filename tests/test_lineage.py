@@ -36,7 +36,7 @@ def add_data(project: Project, *values: int) -> str:
     rows = [{"image": np.full((4, 4), value, np.uint8), "label": 0} for value in values]
     stored, _ = dataset.add(project.data, ABOUT, rows)
     dag.version_data(project, stored.digest)
-    git(project, "add", "data.dvc", "params.yaml", "dvc.yaml", ".gitignore")
+    git(project, "add", "data.dvc", "params.yaml", "dvc.yaml", "suites", ".gitignore")
     git(project, "commit", "-qm", f"squares {values}")
     return git(project, "rev-parse", "HEAD")
 

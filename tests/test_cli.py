@@ -128,14 +128,17 @@ def test_code_that_is_not_the_project_s_own_is_refused(project: Project) -> None
 def test_the_recipes_are_valid_and_the_root_is_the_project_of_digits_gan(tmp_path: Path) -> None:
     from genpipe.catalogue import recipes
 
-    assert [file.stem for file in recipes()] == ["digits-gan", "digits-vae"]
-    for recipe in recipes():
+    found = {file.stem: file for file in recipes()}
+    sources = dict.fromkeys(("digits-gan", "digits-vae"), "digits") | {"images-folder": "folder"}
+    sources |= dict.fromkeys(("fashion-gan", "fashion-vae"), "catalogue")
+    assert set(found) == set(sources)
+    for name, recipe in found.items():
         project = projects.make(tmp_path)
         (project.root / "params.yaml").write_text(recipe.read_text())
-        assert check(Project(tmp_path))["ingest"].source.kind == "digits"
+        assert check(Project(tmp_path))["ingest"].source.kind == sources[name]
         head = recipe.read_text().splitlines()[:3]
         assert [line.split()[1] for line in head][1:] == ["Expect", "Use:"]
-    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == yaml.safe_load(recipes()[0].read_text())
+    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == yaml.safe_load(found["digits-gan"].read_text())
 
 
 @pytest.mark.parametrize("command", ["recipes", "generators", "config"])

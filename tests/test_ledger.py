@@ -316,6 +316,7 @@ def test_killed_at_any_write_the_old_or_the_new_champion_stands(project: Project
         assert int(champion.version) == (number if moved else 2)
         assert CHALLENGER not in champion.aliases
         assert champion.tags[ledger.PROMOTED].startswith(kind if moved else "promoted")
-        assert all(event.settled for event in ledger.written(there))
+        tags, _ = registry.tags_and_aliases(there)
+        assert all(event.settled for event in ledger.written(tags))
         outcomes.add((folder.name.removeprefix(f"{action}-"), moved))
     assert {step for step, moved in outcomes if not moved} == {"before-1", "after-1", "before-2"}

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import mlflow
 import pytest
 import yaml
 
+from genpipe.data import dataset
 from genpipe.project import Project
+from genpipe.sources import digits as source
 
 SETTINGS = {
     "generator": {"kind": "gan", "hidden_dim": 32},
@@ -51,8 +54,7 @@ except GenpipeError as error:
 def project_at(root: Path, digits: Path, **settings) -> Project:
     """A project folder with the augmented digits and what tracking asks for."""
     shutil.copytree(digits, root / "artifacts" / "augment", dirs_exist_ok=True)
-    (root / "data" / "digits").mkdir(parents=True, exist_ok=True)
-    (root / "data" / "digits" / "dataset.yaml").write_text("name: digits\n")
+    dataset.add(root / "data", source.DATASET, islice(source.rows(source.Config(), root), 3))
     (root / "data.dvc").write_text(yaml.safe_dump({"outs": [{"md5": "0" * 32, "path": "data"}]}))
     (root / "params.yaml").write_text(yaml.safe_dump({"train": {**SETTINGS, **settings}}))
     return Project(root)

@@ -78,8 +78,8 @@ class Stored:
 
     @classmethod
     def read(cls, folder: Path) -> "Stored":
-        content = yaml.safe_load((folder / "dataset.yaml").read_text(encoding="utf-8"))
-        if content.pop("format") != FORMAT:
+        content = yaml.safe_load((folder / "dataset.yaml").read_text(encoding="utf-8")) or {}
+        if content.pop("format", None) != FORMAT:
             raise DataError(f"{folder / 'dataset.yaml'} is not of format {FORMAT}; ingest again with this genpipe")
         rows, digest = content.pop("rows"), content.pop("digest")
         removed, published = (tuple(content.pop(name, ())) for name in ("removed", "published"))

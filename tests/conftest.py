@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def own_stores() -> Iterator[None]:
 
 
 def forget_stores() -> None:
+    """From the environment, and from MLflow's own memory: a client that is told a tracking store asks that registry."""
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_registry_uri("")
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         os.environ.pop(name, None)
 

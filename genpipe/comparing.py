@@ -50,11 +50,16 @@ def compare(directory: Path, first: str, second: str) -> None:
 
 
 def named(project: Project, directory: Path, word: str) -> Contestant:
-    """A folder of train's outputs, or a version by number, alias or URI. Raises RegistryError when it is neither."""
+    """A folder of train's outputs, or a version by number, alias or URI. Raises RegistryError when it is neither.
+
+    Raises DataError for a version that was trained on examples that are held out now.
+    """
     folder = directory / word
     if folder.is_dir():
         return contestants.of_folder(folder, word)
-    return contestants.of_version(project, registry.resolve(project, word))
+    version = registry.resolve(project, word)
+    contestants.refuse_seen(project, version)
+    return contestants.of_version(project, version)
 
 
 def rows(first: tuple[str, gate.Draws], second: tuple[str, gate.Draws], held_out: float = gate.ALIKE) -> list[Row]:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from genpipe import registry, sampling, versions
+from genpipe import registry, sampling, tracking, versions
 from genpipe.bench import Bench, Plan
-from genpipe.data.arrays import DataSpec
+from genpipe.data.arrays import Arrays, DataSpec
+from genpipe.data.keys import packed
 from genpipe.devices import choose_device
 from genpipe.drawing import about, drawn_here, find
 from genpipe.errors import ComparisonError, DataError, StageError
@@ -86,6 +87,17 @@ def refuse_unlike(one: Contestant, other: Contestant) -> None:
     )
     if found := [f"{name}: {left[name]} against {right[name]}" for name in left if left[name] != right[name]]:
         raise ComparisonError(found, f"{one.name} and {other.name} make unlike things")
+
+
+def refuse_seen(project: Project, version: registry.ModelVersion) -> None:
+    """Raises DataError when the version was trained on examples that are held out now, as its run tells."""
+    run, ids = tracking.found_run(project, version.run_id), Arrays(project.artifacts / "augment" / "test")["id"]
+    known = tracking.rows_of(run, packed(ids.tolist()).tolist()) if run else None
+    if seen := sum(split != "test" for split in (known or {}).values()):
+        raise DataError(
+            f"{name_of(version)} was trained on {seen} of the {len(ids)} examples that are held out now, since the "
+            "splits have changed (augment, params.yaml)"
+        )
 
 
 def prepared(project: Project, contestant: Contestant) -> tuple[Bench, Plan]:

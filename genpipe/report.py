@@ -117,7 +117,7 @@ def classes(metrics: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     """Name, label agreement and kernel distance of each class; none for a model without labels."""
     agreement = metrics.get("label_agreement_by_class", {})
     distance = metrics.get("kernel_distance_by_class", {})
-    return [(name, agreement[name], distance[name]) for name in agreement if name in distance]
+    return [(name, agreement[name]["value"], distance[name]["value"]) for name in agreement]
 
 
 def charts(file: Path) -> list[Chart]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genpipe.errors import DataError
+from genpipe.metrics import SCORES
 
 FORMAT = 2  # of metrics.json; raised when a reader of the last one would read it wrongly
 PARTS = ("value", "low", "high", "floor", "baseline")  # of a score
@@ -16,5 +17,4 @@ def scored(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
             f"metrics.json is of format {metrics.get('format', 1)}, and this version of genpipe reads format {FORMAT}; "
             "`genpipe run` or `dvc repro evaluate` writes it anew"
         )
-    found = {name: entry for name, entry in metrics.items() if isinstance(entry, Mapping) and "value" in entry}
-    return {name: {part: float(entry[part]) for part in PARTS} for name, entry in found.items()}
+    return {name: {part: float(entry[part]) for part in PARTS} for name, entry in metrics.items() if name in SCORES}

@@ -16,7 +16,6 @@ from genpipe import cards, contestants, gate, ledger, modalities, registry, trac
 from genpipe.bench import Bench, Plan
 from genpipe.contestants import Contestant
 from genpipe.data.arrays import Arrays
-from genpipe.data.keys import packed
 from genpipe.errors import DataError, GenpipeError, StageError
 from genpipe.gate import Opponent
 from genpipe.project import Gate, Project
@@ -63,7 +62,7 @@ def measured(
         try:
             other = contestants.of_version(project, rival)
             contestants.refuse_unlike(challenger, other)
-            refuse_seen(project, rival)
+            contestants.refuse_seen(project, rival)
             part = gate.held_out_part(share, alike=other.kind == challenger.kind)
             found.append(Opponent(name, contestants.scores(bench, plan, other.samples(plan)), part))
         except GenpipeError as error:
@@ -124,17 +123,6 @@ def champions(project: Project) -> list[ModelVersion]:
     left = {int(one.version): one for one in registry.versions(project)}
     line = dict.fromkeys(reversed(ledger.line(ledger.events(project))))
     return [left[number] for number in line if number in left]
-
-
-def refuse_seen(project: Project, rival: ModelVersion) -> None:
-    """Raises DataError when the rival was trained on examples that are held out now, as its run tells."""
-    run, ids = tracking.found_run(project, rival.run_id), Arrays(project.artifacts / "augment" / "test")["id"].tolist()
-    known = tracking.rows_of(run, packed(ids).tolist()) if run else None
-    if seen := sum(split != "test" for split in (known or {}).values()):
-        raise DataError(
-            f"it was trained on {seen} of the {len(ids)} examples that are held out now, since the splits have changed "
-            "(augment, params.yaml)"
-        )
 
 
 def untried(version: ModelVersion, rival: ModelVersion, error: GenpipeError) -> str:

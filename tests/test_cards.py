@@ -34,8 +34,8 @@ def test_the_card_of_a_score_is_the_protocol_with_what_is_its_own() -> None:
 def test_contestants_may_differ_in_what_they_are_and_in_their_figures() -> None:
     other = metrics_of(generator="vae", weights="raw", sampling={"temperature": 0.7}, samples_digest="b" * 64)
     other["recall"] = {**ROW, "value": 5.5}
-    cards.refuse_unlike(metrics_of()["card"], other["card"])
-    cards.refuse_unlike(cards.card_of(metrics_of(), "recall"), cards.card_of(other, "recall"))
+    assert cards.differences(metrics_of()["card"], other["card"]) == []
+    assert cards.differences(cards.card_of(metrics_of(), "recall"), cards.card_of(other, "recall")) == []
 
 
 @pytest.mark.parametrize(

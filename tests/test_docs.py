@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from genpipe import catalogue, generators, modalities, plugins
-from genpipe.config import explain, parse
+from genpipe.config import explain, faults_of
 from genpipe.processes import end_group
 from genpipe.run import DEFAULTS
 from genpipe.stages import STAGES
@@ -84,7 +84,7 @@ def test_keys_of_settings_exist(name: str) -> None:
 def test_settings_that_are_shown_can_be_used(name: str) -> None:
     for block in blocks(name, "yaml"):
         for section, content in yaml.safe_load(block).items():
-            parse(STAGES[section].module.Config, content, section)
+            assert faults_of(STAGES[section].module.Config, content, section)[1] == []
 
 
 def known_keys() -> set[str]:

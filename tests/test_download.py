@@ -51,7 +51,8 @@ def test_a_file_is_fetched_once_and_again_when_it_was_damaged(tmp_path: Path) ->
 def test_one_of_several_checksums_is_enough(tmp_path: Path, algorithm: str) -> None:
     right = f"{algorithm}:{hashlib.new(algorithm, CONTENT).hexdigest().upper()}"
     with serving({"/data.bin": whole(CONTENT)}) as (url, _):
-        fetch(remote(f"{url}/data.bin", checksums=("sha256:" + "0" * 64, right)), "set", tmp_path, HOW)
+        found = fetch(remote(f"{url}/data.bin", checksums=("sha256:" + "0" * 64, right)), "set", tmp_path, HOW)
+    assert found.read_bytes() == CONTENT
 
 
 def test_a_connection_that_breaks_is_resumed_where_it_broke(tmp_path: Path) -> None:

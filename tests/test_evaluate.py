@@ -122,6 +122,9 @@ def test_scores_of_labels_are_there_only_when_samples_have_labels(project: Proje
     metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text())
     assert ("label_agreement" in found) == conditional
     assert ("label_agreement_by_class" in metrics) == conditional
+    for name in ("label_agreement_by_class", "kernel_distance_by_class"):
+        for found_of_class in metrics.get(name, {}).values():
+            assert found_of_class["low"] <= found_of_class["value"] <= found_of_class["high"]
     assert (project.artifacts / "evaluate" / "samples" / "label.npy").exists() == conditional
 
 
@@ -332,3 +335,19 @@ def test_the_gaussian_of_each_class_keeps_to_its_class() -> None:
     training = np.array([10, 12, 200, 202], np.uint8).repeat(4).reshape(4, 1, 2, 2)
     drawn = draw_by_class(training, np.array([0, 0, 1, 1]), np.array([1, 0, 1]), image, np.random.default_rng(0))
     assert list(drawn.mean((1, 2, 3)) > 100) == [True, False, True]
+
+
+def test_figures_by_class_tell_which_class_fails(calibrated: Project) -> None:
+    """Held-out digits, of which the threes are shown as eights."""
+    bench, plan = evaluate.prepared(evaluate.Config(draws=3), calibrated, conditional=True)
+    assert plan.labels is not None
+    samples, label = bench.held_out.content[plan.held_out.ravel()], bench.held_out.label
+    assert label is not None
+    eights = np.flatnonzero(label == 8)
+    samples[plan.labels == 3] = bench.held_out.content[np.resize(eights, int((plan.labels == 3).sum()))]
+    found = evaluate.by_class(bench.score(plan, samples), bench)
+    agreement, distance = found["label_agreement_by_class"], found["kernel_distance_by_class"]
+    assert list(agreement) == list(distance) == list("0123456789")
+    assert agreement["3"]["high"] < 0.2
+    assert min(agreement[name]["value"] for name in "012456789") > 0.8
+    assert distance["3"]["low"] > max(distance[name]["high"] for name in "012456789")

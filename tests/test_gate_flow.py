@@ -8,7 +8,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from genpipe.verdict import of_tags
 from tests import clones
@@ -173,3 +175,28 @@ def test_a_champion_of_another_shape_stays_and_is_told(clone: Clone) -> None:
     assert aliases(clone)["champion"] == champion
     told = clone.run("genpipe", "compare", "champion", "challenger", code=1).stderr
     assert "make unlike things and are not compared" in told
+
+
+def test_on_data_that_have_grown_a_model_has_to_be_not_worse(tmp_path: Path) -> None:
+    digits = load_digits()
+    pictures, labels = np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target
+    clone = clones.make(tmp_path / "grown")
+    (clone.root / "data.dvc").unlink()
+    parts = [{"images": "pictures", "labels": "labels"}]
+    clone.params(ingest={"source": {"kind": "npz", "name": "digits", "path": "digits.npz", "arrays": parts}})
+    (clone.root / ".gitignore").open("a").write("digits.npz\n")
+    found = []
+    for count, steps in ((1300, 40), (len(labels), 60)):
+        np.savez(clone.root / "digits.npz", pictures=pictures[:count], labels=labels[:count])
+        commit_training(clone, steps)
+        assert f"digits: {count} examples" in clone.run("genpipe", "stage", "ingest").stdout
+        found.append(register(clone))
+    assert found[0]["verdict"]["title"] == "promoted, as the first version"
+    verdict = of_tags(tags(clone, 2))
+    assert verdict
+    assert (verdict.rule, verdict.outcome) == ("not_worse", "promoted")
+    assert [check.against for check in verdict.checks if check.rule == "not worse"] == ["version 1"]
+    assert aliases(clone)["champion"] == 2
+    first, second = (tags(clone, number) for number in (1, 2))
+    assert first["genpipe.evaluator"] == second["genpipe.evaluator"]  # kept, though the data have grown
+    assert first["genpipe.data"] != second["genpipe.data"]

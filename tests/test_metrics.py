@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genpipe.metrics import SCORES
-from genpipe.metrics.agreement import agreement_by_class, label_agreement
+from genpipe.metrics.agreement import label_agreement
 from genpipe.metrics.frechet import fewest, frechet_distance
 from genpipe.metrics.kernel import kernel_distance, kernel_distance_by_label
 from genpipe.metrics.memorisation import Nearest, memorisation
@@ -139,7 +139,6 @@ def test_overlap_of_equal_gaussians_in_the_published_setting() -> None:
 def test_label_agreement_by_hand() -> None:
     asked, seen = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1])
     assert label_agreement(asked, seen) == pytest.approx(0.8)
-    assert agreement_by_class(asked, seen, ("cat", "dog", "fox")) == pytest.approx({"cat": 2 / 3, "dog": 1})
 
 
 def test_nearest_training_examples_by_hand() -> None:

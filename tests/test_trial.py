@@ -206,7 +206,9 @@ def test_a_champion_that_knows_the_held_out_examples_is_no_measure(project: Proj
     champion, newer = register(project, 60, run=run.info.run_id), register(project, 40)
     verdict = held(project, newer, champion)
     assert verdict.outcome == "kept"
-    assert "trained on 360 of the 360 examples that are held out now" in verdict.reasons[0]
+    assert "version 1 was trained on 360 of the 360 examples that are held out now" in verdict.reasons[0]
+    with pytest.raises(DataError, match="version 1 was trained on 360 of the 360 examples that are held out now"):
+        compare(project.root, "2", "1")
 
 
 def test_a_version_that_gives_other_samples_than_were_scored_is_an_error(project: Project) -> None:

@@ -3,8 +3,6 @@ arXiv 1905.10887: can a classifier learn from the samples?) The answer is as goo
 held-out data is the floor. A high share with low coverage is a model that draws the same few examples of a class.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 VERSION = 1  # raised when its numbers change
@@ -13,9 +11,3 @@ VERSION = 1  # raised when its numbers change
 def label_agreement(asked: np.ndarray, seen: np.ndarray) -> float:
     """Share of (N,) labels `asked` for that are those `seen` by the evaluator."""
     return float((asked == seen).mean())
-
-
-def agreement_by_class(asked: np.ndarray, seen: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
-    """The same for each class that was asked for at all: a good mean can hide a class that fails."""
-    found = {name: asked == number for number, name in enumerate(classes)}
-    return {name: label_agreement(asked[rows], seen[rows]) for name, rows in found.items() if rows.any()}

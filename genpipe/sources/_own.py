@@ -34,6 +34,15 @@ class Own:
     max_file_bytes: int = Field(default=64 * 2**20, ge=1, description="an example larger than this is not read")
 
 
+@settings
+class Part:
+    """Images that lie together, in a file or in an array of one, and perhaps their labels."""
+
+    images: str = Field(min_length=1, description="file, or name of the array, of the images")
+    labels: str = Field(default="", description="file, or name of the array, of their labels")
+    split: Split = Field(default="", description="split that the publisher put them into, if any")
+
+
 def about(config: Own, source: str, classes: Sequence[str], columns: Iterable[str] = ()) -> Dataset:
     return Dataset(
         name=config.name,

@@ -24,15 +24,8 @@ TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: 
 
 
 @settings
-class Part:
-    images: str = Field(min_length=1, description="file of the images")
-    labels: str = Field(default="", description="file of their labels")
-    split: _own.Split = Field(default="", description="split that the publisher put them into, if any")
-
-
-@settings
 class Config(_own.Own):
-    files: tuple[Part, ...] = Field(min_length=1, description="one entry a split, or one in all")
+    files: tuple[_own.Part, ...] = Field(min_length=1, description="one entry a split, or one in all")
     unpack: archives.Limits = archives.Limits()
 
 
@@ -85,7 +78,7 @@ def check_size(file: Path, limits: archives.Limits) -> None:
             budget.take(math.prod(idx.shape) * idx.dtype.itemsize)
 
 
-def highest_label(root: Path, part: Part) -> int:
+def highest_label(root: Path, part: _own.Part) -> int:
     """-1 without labels. Raises DataError when there are not as many as images."""
     if not part.labels:
         return -1
@@ -98,7 +91,7 @@ def highest_label(root: Path, part: Part) -> int:
     return max(labels_of(root, part), default=-1)
 
 
-def labels_of(root: Path, part: Part) -> Iterator[int]:
+def labels_of(root: Path, part: _own.Part) -> Iterator[int]:
     if part.labels:
         for array in arrays(_own.existing(root, part.labels), 8):
             yield from array.astype(np.int64).tolist()

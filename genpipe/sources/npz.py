@@ -21,16 +21,9 @@ from genpipe.sources import _own
 
 
 @settings
-class Part:
-    images: str = Field(min_length=1, description="name of the array of images")
-    labels: str = Field(default="", description="name of the array of their labels")
-    split: _own.Split = Field(default="", description="split that the publisher put them into, if any")
-
-
-@settings
 class Config(_own.Own):
     path: str = Field(pattern=r"\.npz$", description="the file, seen from the project's root")
-    arrays: tuple[Part, ...] = Field(min_length=1, description="one entry a split, or one in all")
+    arrays: tuple[_own.Part, ...] = Field(min_length=1, description="one entry a split, or one in all")
     unpack: archives.Limits = archives.Limits()
 
 
@@ -70,7 +63,7 @@ def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
                 yield _own.example(picture, next(labels, None), part.split or None, None, like)
 
 
-def highest_label(file: Path, part: Part) -> int:
+def highest_label(file: Path, part: _own.Part) -> int:
     """-1 without labels. Raises DataError when they are no whole numbers, or not as many as images."""
     if not part.labels:
         return -1
@@ -84,7 +77,7 @@ def highest_label(file: Path, part: Part) -> int:
     return max(labels_of(file, part), default=-1)
 
 
-def labels_of(file: Path, part: Part) -> Iterator[int]:
+def labels_of(file: Path, part: _own.Part) -> Iterator[int]:
     if part.labels:
         for array in pieces(file, part.labels, 8):
             yield from array.reshape(-1).astype(np.int64).tolist()

@@ -23,10 +23,10 @@ from genpipe.devices import choose_device
 from genpipe.errors import DataError
 from genpipe.evaluator import CARD, Evaluator
 from genpipe.files import write_json, written_aside
-from genpipe.metrics.agreement import agreement_by_class
+from genpipe.metrics.agreement import label_agreement
 from genpipe.metrics.frechet import fewest
 from genpipe.metrics.kernel import kernel_distance
-from genpipe.metrics.repeated import INTERVAL
+from genpipe.metrics.repeated import INTERVAL, summary
 from genpipe.project import Project
 from genpipe.scores import FORMAT
 
@@ -107,21 +107,28 @@ def count_of(cfg: Config, bench: Bench) -> int:
     return count
 
 
-def by_class(draws: Sequence[Draw], bench: Bench) -> dict[str, dict[str, float]]:
-    """Per class, over the samples of all draws, what a good mean can hide: agreement, distance to the real class."""
-    asked, real = [draw.samples.label for draw in draws], bench.held_out
-    if real.label is None or any(label is None for label in asked) or not bench.evaluator.classifies:
-        return {}
-    label = np.concatenate([label for label in asked if label is not None])
-    features = np.concatenate([draw.samples.features for draw in draws])
-    classes = bench.evaluator.data.classes
-    agreement = agreement_by_class(label, bench.evaluator.classify(features), classes)
-    distance = {
-        name: kernel_distance(features[label == number], real.features[real.label == number])
-        for number, name in enumerate(classes)
-        if min((label == number).sum(), (real.label == number).sum()) > 1
+def by_class(draws: Sequence[Draw], bench: Bench) -> dict[str, dict[str, dict[str, float]]]:
+    """Per class what a good mean can hide: label agreement, and kernel distance to all held-out examples of the class.
+
+    Each with its interval, from the draws in which the class has more than one sample.
+    """
+    classes, real = bench.evaluator.data.classes, bench.held_out
+    agreement: dict[str, list[float]] = {name: [] for name in classes}
+    distance: dict[str, list[float]] = {name: [] for name in classes}
+    for label, features in ((draw.samples.label, draw.samples.features) for draw in draws):
+        if label is None or real.label is None or not bench.evaluator.classifies:
+            return {}
+        seen = bench.evaluator.classify(features)
+        for number, name in enumerate(classes):
+            own, held = label == number, real.label == number
+            if min(own.sum(), held.sum()) > 1:
+                agreement[name].append(label_agreement(label[own], seen[own]))
+                distance[name].append(kernel_distance(features[own], real.features[held]))
+    found = {"label_agreement_by_class": agreement, "kernel_distance_by_class": distance}
+    return {
+        score: {name: rounded(summary(values)._asdict()) for name, values in each.items() if values}
+        for score, each in found.items()
     }
-    return {"label_agreement_by_class": rounded(agreement), "kernel_distance_by_class": rounded(distance)}
 
 
 def contestant(

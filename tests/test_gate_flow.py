@@ -184,7 +184,8 @@ def test_on_data_that_have_grown_a_model_has_to_be_not_worse(tmp_path: Path) -> 
     (clone.root / "data.dvc").unlink()
     parts = [{"images": "pictures", "labels": "labels"}]
     clone.params(ingest={"source": {"kind": "npz", "name": "digits", "path": "digits.npz", "arrays": parts}})
-    (clone.root / ".gitignore").open("a").write("digits.npz\n")
+    ignored = clone.root / ".gitignore"
+    ignored.write_text(ignored.read_text() + "digits.npz\n")
     found = []
     for count, steps in ((1300, 40), (len(labels), 60)):
         np.savez(clone.root / "digits.npz", pictures=pictures[:count], labels=labels[:count])

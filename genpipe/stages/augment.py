@@ -22,7 +22,7 @@ from genpipe.data import cache, dataset
 from genpipe.data.arrays import ORIGIN, SPLITS, Column, DataSpec
 from genpipe.data.cache import Part
 from genpipe.data.dataset import Stored
-from genpipe.data.keys import packed
+from genpipe.data.keys import KEY, packed
 from genpipe.errors import DataError
 from genpipe.files import write_json, written_aside
 from genpipe.project import Project
@@ -71,9 +71,8 @@ def accepted_parts(stored: Stored, accepted: Path) -> list[Part]:
 
     Raises DataError when the rows with these numbers have other ids: the data have changed since they were accepted.
     """
-    table = pq.read_table(accepted, columns=["id", "row"])
-    rows, wanted_ids, found = table["row"].to_numpy(), packed(table["id"].to_pylist()), 0
-    parts, first = [], 0
+    rows, wanted_ids = accepted_rows(accepted)
+    parts, first, found = [], 0, 0
     for shard in stored.shards:
         ids = packed(dataset.read(shard)["id"].to_pylist())
         here = (rows >= first) & (rows < first + len(ids))
@@ -85,6 +84,16 @@ def accepted_parts(stored: Stored, accepted: Path) -> list[Part]:
     if found < len(rows):
         raise DataError(f"{accepted} tells of other rows than data/ holds; `dvc repro validate` judges those anew")
     return parts
+
+
+def accepted_rows(accepted: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers and ids of the accepted rows, (N,) int64 and (N,) of KEY; few ids are spelt out at once."""
+    rows, ids = [np.empty(0, np.int64)], [np.empty(0, KEY)]
+    with pq.ParquetFile(accepted) as file:
+        for batch in file.iter_batches(dataset.ROWS_A_SHARD, columns=["id", "row"]):
+            rows.append(batch["row"].to_numpy())
+            ids.append(packed(batch["id"].to_pylist()))
+    return np.concatenate(rows), np.concatenate(ids)
 
 
 def refuse_empty(splits: Sequence[str], published: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Showing how far a long computation is: a bar on a terminal, a line every few seconds elsewhere."""
+"""Showing how far a long computation is: a bar on a terminal, elsewhere lines, seldomer the longer it takes."""
 
 import sys
 import time
@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 LINE_SECONDS = 5.0
+SELDOM_SECONDS = 60.0  # a training of two days writes 3,000 lines into a log, not 35,000
 Show = Callable[[int], None]
 
 
@@ -51,7 +52,7 @@ def lines(name: str, total: int, start: int, examples_per_step: int) -> Show:
     def show(done: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < LINE_SECONDS:
+        if now - last < pause(now - began):
             return
         last = now
         steps_per_second = (done - start) / (now - began)
@@ -60,6 +61,11 @@ def lines(name: str, total: int, start: int, examples_per_step: int) -> Show:
         print(f"{name}: {done:,} of {total:,} steps, {speed}, {left:,.0f} s left", file=sys.stderr, flush=True)
 
     return show
+
+
+def pause(elapsed_seconds: float) -> float:
+    """Seconds between two lines: a twelfth of the time that has gone by, within limits."""
+    return min(max(elapsed_seconds / 12, LINE_SECONDS), SELDOM_SECONDS)
 
 
 @contextmanager

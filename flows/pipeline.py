@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from genpipe import locks
+from genpipe import installed, locks
 from genpipe.errors import GenpipeError
 from genpipe.project import Project
 from genpipe.stages import check
@@ -45,6 +45,7 @@ def pipeline(directory: Path = Path()) -> dict[str, float]:
     project = Project.find(directory)
     check(project)
     with locks.held(project.lock("pipeline"), "genpipe run"):
+        installed.refresh(project)
         return {stage.name: timed(stage, project) for stage in ORDER}
 
 

@@ -1,13 +1,12 @@
 """What there is to choose from: recipes, generators, keys of params.yaml; as tables on the terminal."""
 
-from pathlib import Path
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from genpipe import PACKAGE, generators, plugins, sources
+from genpipe import generators, plugins, sources
 from genpipe.config import Row, explain
+from genpipe.init import recipes
 from genpipe.project import Mlflow
 from genpipe.stages import STAGES
 
@@ -23,10 +22,6 @@ def show_recipes() -> None:
         head = [line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
         console.print(f"[bold]{file.stem}[/bold]", highlight=False)
         console.print(*(f"  {line}" for line in head), sep="\n", highlight=False)
-
-
-def recipes() -> list[Path]:
-    return sorted((PACKAGE / "recipes").glob("*.yaml"))
 
 
 def show_generators() -> None:

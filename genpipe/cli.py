@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(do=do)
         return command
 
+    add_init(add)
     run = add("run", "run the pipeline: every stage that has something to do", command_run)
     run.add_argument(
         "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml"
@@ -73,6 +74,14 @@ def parser() -> argparse.ArgumentParser:
     add("dvc", "print dvc.yaml from the table of stages", command_dvc)
     add("ui", "serve MLflow's pages on the project's stores", command_ui)
     return whole
+
+
+def add_init(add: Callable[..., argparse.ArgumentParser]) -> None:
+    init = add("init", "make a project: a folder under git and DVC that runs at once", command_init)
+    init.add_argument("folder", type=Path, metavar="DIR", help="a folder that is empty or absent")
+    init.add_argument("--recipe", default="", metavar="R", help="its settings (`genpipe recipes` lists them)")
+    init.add_argument("--data", type=Path, metavar="FOLDER", help="pictures of your own; sub-folders are classes")
+    init.add_argument("--name", default="", help="of the data, the experiment and the model; that of the folder")
 
 
 def add_data(data: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -117,6 +126,14 @@ def add_compare(add: Callable[..., argparse.ArgumentParser]) -> None:
     compare = add("compare", "score two models anew with the same evaluator, labels, seed and counts", command_compare)
     for name in ("first", "second"):
         compare.add_argument(name, metavar=name.upper(), help="a version (3, champion, models:/NAME/3) or a folder")
+
+
+def command_init(arguments: argparse.Namespace) -> None:
+    from genpipe import init, run
+
+    run.set_defaults()
+    folder, data = (place and arguments.directory / place for place in (arguments.folder, arguments.data))
+    init.init(folder, arguments.recipe, data, arguments.name)
 
 
 def command_run(arguments: argparse.Namespace) -> int:
@@ -203,8 +220,9 @@ def command_config(arguments: argparse.Namespace) -> None:
 
 def command_dvc(arguments: argparse.Namespace) -> None:
     from genpipe import dag
+    from genpipe.project import Project
 
-    print(dag.document(), end="")
+    print(dag.document(Project.find(arguments.directory)), end="")
 
 
 def command_ui(arguments: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ OBSERVERS = {
     "genpipe.code",
     "genpipe.dag",
     "genpipe.errors",
+    "genpipe.installed",
     "genpipe.ledger",
     "genpipe.locks",
     "genpipe.membership",
@@ -45,12 +46,11 @@ def closure(stage: Stage) -> list[str]:
     return sorted({relative(place) for place in files | folders | templates} | chosen)
 
 
-def closure_digest(stage: str, kind: str) -> str:
-    """SHA-256 over the names and contents of the stage's files with the generator `kind`."""
-    total, files = (
-        hashlib.sha256(),
-        set(walk(f"genpipe.generators.{kind}", frozenset(OBSERVERS), by_name=True).values()),
-    )
+def closure_digest(stage: str, kind: str = "") -> str:
+    """SHA-256 over the names and contents of the stage's files, with the generator `kind` if it runs one."""
+    total, files = hashlib.sha256(), set[Path]()
+    if kind:
+        files |= set(walk(f"genpipe.generators.{kind}", frozenset(OBSERVERS), by_name=True).values())
     for entry in closure(STAGES[stage]):
         place = PACKAGE.parent / entry.replace("${train.generator.kind}", kind)
         files |= set(place.rglob("*.py")) if place.is_dir() else {place}

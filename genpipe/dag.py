@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from genpipe import code
+from genpipe import code, installed
 from genpipe.errors import StageError
 from genpipe.files import written_aside
 from genpipe.processes import own_environment
@@ -32,20 +32,27 @@ GC = ("gc", "--workspace", "--force")
 HEADER = (
     "# Printed by `genpipe dvc` from the table of stages (genpipe/stages/__init__.py); edit that and print again.\n"
 )
+INSTALLED_HEADER = (
+    "# Printed by `genpipe dvc` from the installed genpipe's table of stages; their code is known by genpipe.yaml.\n"
+)
 
 
-def document() -> str:
-    """dvc.yaml."""
-    stages = {stage.name: entry(stage) for stage in DAG}
-    return HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120)
+def document(project: Project) -> str:
+    """dvc.yaml of a project: it depends on the files of the code that it holds, else on the record of the installed."""
+    own = installed.holds_code(project)
+    stages = {stage.name: entry(stage, own) for stage in DAG}
+    head = HEADER if own else INSTALLED_HEADER
+    return head + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120)
 
 
-def entry(stage: Stage) -> dict[str, Any]:
+def entry(stage: Stage, own_code: bool) -> dict[str, Any]:
     """One stage as dvc.yaml has it."""
+    files = code.closure(stage) if own_code else []
+    record = [] if own_code else [{installed.FILE: [installed.key(stage)]}]
     content: dict[str, Any] = {
         "cmd": f"genpipe stage {stage.name}",
-        "deps": [*stage.reads, *code.closure(stage)],
-        "params": [stage.name],
+        "deps": [*stage.reads, *files],
+        "params": [stage.name, *record],
     }
     for output in stage.writes:
         key = output.kind if output.kind in ("metrics", "plots") else "outs"

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from genpipe import PACKAGE, dag, locks, summary
+from genpipe import dag, installed, locks, summary
 from genpipe.errors import ConfigError, DataError
 from genpipe.files import written_aside
 from genpipe.project import Project
@@ -48,6 +48,7 @@ def run(directory: Path, changes: Sequence[str], *, dry: bool, allow_dirty: bool
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that Prefect's temporary server is stopped, too
     with locks.held(project.lock("pipeline"), "genpipe run"):  # who works on it is told before anything is asked
+        installed.refresh(project)
         nothing_to_do = not os.environ.get("PREFECT_API_URL") and not work(project)
     if nothing_to_do:
         summary.show(project, {})
@@ -81,6 +82,7 @@ def plan(project: Project) -> list[str]:
     """The stages of the DAG that a run would have to do, with the settings of `project`, written or not."""
     stale, written = set(dag.changed(project)), Project(project.root).params
     stale |= {name for name in STAGES if written.get(name) != project.params.get(name)}
+    stale |= set(installed.changed(project))
     return dag.with_downstream(stale)
 
 
@@ -91,12 +93,7 @@ def run_stage(directory: Path, name: str) -> None:
     set_defaults()  # before the stage imports torch, which reads one of them
     project = Project.find(directory)
     refuse_unfinished(project)
-    own = project.root / "genpipe"
-    if own.is_dir() and own.resolve() != PACKAGE:
-        raise ConfigError([
-            f"the project {project.root} holds code of genpipe, on which dvc.yaml depends, but the code that runs is "
-            f"{PACKAGE}; install the project's (`make` in {project.root}), or put it on PYTHONPATH"
-        ])  # fmt: skip
+    installed.refuse_another(project, name)
     stage = STAGES[name].module
     config = project.section(name, stage.Config)
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one holds the lock for all

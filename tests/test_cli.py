@@ -121,6 +121,7 @@ def test_stores_are_found_from_the_root_and_the_environment_overrides(
 
 def test_code_that_is_not_the_project_s_own_is_refused(project: Project) -> None:
     (project.root / "genpipe").mkdir()
+    (project.root / "genpipe" / "__init__.py").touch()
     with pytest.raises(ConfigError, match=r"holds code of genpipe, on which dvc.yaml depends, but the code that"):
         run.run_stage(project.root, "validate")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from genpipe import PACKAGE, code, dag, plugins
+from genpipe.project import Project
 from genpipe.stages import STAGES
 
 ROOT = PACKAGE.parent
@@ -72,7 +73,7 @@ def at_the_top(file: Path) -> Iterator[str]:
 
 
 def test_dvc_yaml_is_what_the_table_prints() -> None:
-    assert (ROOT / "dvc.yaml").read_text() == dag.document()
+    assert (ROOT / "dvc.yaml").read_text() == dag.document(Project(ROOT))
 
 
 def test_the_closure_follows_imports_and_leaves_observers_out() -> None:

@@ -49,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml"
     )
-    run.add_argument("--dry-run", action="store_true", help="check the settings and say what would run")
+    run.add_argument(
+        "--dry-run", action="store_true", help="say what would run, and what it would take: time, memory, disk"
+    )
     run.add_argument(
         "--allow-dirty", action="store_true", help="a model from uncommitted code may become champion, too"
     )

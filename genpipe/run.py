@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from genpipe import dag, installed, locks, summary
+from genpipe import dag, estimate, installed, locks, summary
 from genpipe.errors import ConfigError, DataError
 from genpipe.files import written_aside
 from genpipe.project import Project
@@ -44,7 +44,7 @@ def run(directory: Path, changes: Sequence[str], *, dry: bool, allow_dirty: bool
     check(project)
     refuse_unfinished(project)
     if dry:
-        summary.show_plan(plan(project))
+        foretell(project)
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that Prefect's temporary server is stopped, too
     with locks.held(project.lock("pipeline"), "genpipe run"):  # who works on it is told before anything is asked
@@ -57,6 +57,19 @@ def run(directory: Path, changes: Sequence[str], *, dry: bool, allow_dirty: bool
 
     summary.show(project, pipeline(project.root))
     return 0
+
+
+def foretell(project: Project) -> None:
+    """Print which stages would run, and what they would take. Raises ConfigError or StageError when they would fail."""
+    from genpipe.stages import ingest
+
+    stages = plan(project)
+    summary.show_plan(stages)
+    if stages:
+        first = ["ingest"] if ingest.pending(project) else []
+        expected = estimate.of(project, [*first, *stages, "register"])
+        summary.show_estimate(expected)
+        estimate.refuse_failure(expected)
 
 
 def refuse_unfinished(project: Project) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from genpipe.estimate import Estimate
 from genpipe.project import Project
 from genpipe.scores import scored
 
@@ -19,6 +20,45 @@ def show_plan(changed: Sequence[str]) -> None:
         console.print("Every stage of dvc.yaml is up to date.")
     else:
         console.print(f"These stages would run: {', '.join(changed)}. Inputs, settings, code or outputs have changed.")
+
+
+def show_estimate(estimate: Estimate) -> None:
+    """Examples, then what each stage would take and how that is known, memory and disk."""
+    console = Console()
+    console.print(f"[bold]Data[/bold]    {estimate.data}", highlight=False)
+    table = Table("stage", "time", "from", title="Expected", title_justify="left")
+    for name in estimate.measured:
+        low, expected, high = (duration(seconds) for seconds in estimate.seconds(name))
+        between = f" ({low} to {high})" if low != high else ""
+        table.add_row(name, f"{expected}{between}", estimate.costs[name].how)
+    if not estimate.unmeasured:
+        total = sum(estimate.seconds(name)[1] for name in estimate.names)
+        table.add_row("all", duration(total), "processes started among it, on a machine as busy as now")
+    if estimate.measured:
+        console.print(table, highlight=False)
+    if estimate.unmeasured:
+        late = "" if estimate.complete else " in time"
+        console.print(f"[bold]Not measured[/bold]{late}: {', '.join(estimate.unmeasured)}", highlight=False)
+    if estimate.memory:
+        gpu = f", {in_bytes(estimate.memory.gpu)} of the GPU" if estimate.memory.gpu else ""
+        console.print(f"[bold]Memory[/bold]  {in_bytes(estimate.memory.process)} while training{gpu}", highlight=False)
+    needed = f"{in_bytes(estimate.size)} to write, " if estimate.measured else ""
+    console.print(f"[bold]Disk[/bold]    {needed}{in_bytes(estimate.free)} free", highlight=False)
+    if estimate.size > estimate.free:
+        console.print("[bold red]The disk has no room for this run.[/bold red] Make some, or name less data.")
+
+
+def duration(seconds: float) -> str:
+    """As people say it."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def in_bytes(count: int) -> str:
+    size, unit = (count / 1e9, "GB") if count >= 1e9 else (count / 1e6, "MB")
+    return f"{size:.0f} {unit}" if size >= 10 else f"{size:.1f} {unit}"
 
 
 def show(project: Project, seconds: Mapping[str, float]) -> None:

@@ -10,6 +10,11 @@ are meant:
   an array that its `encode` turns into them, or such columns read `Later`), `label` where there are classes, and the
   columns that `describe` names
 
+One that fetches its rows offers two more, so that nothing is fetched to find out what a run would cost:
+
+- at_hand(config, root) -> whether the rows are here already
+- expected(config) -> the Dataset, how many rows it has and the shape of an example, where that is known without them
+
 A file that begins with `_` is no source, but holds what several share.
 """
 

@@ -48,9 +48,18 @@ def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
     yield from config.read.module.rows(config.read.config, unpacked(config, root))
 
 
+def at_hand(config: Config, root: Path) -> bool:
+    return contents(config, root).exists()
+
+
 def unpacked(config: Config, root: Path) -> Path:
     """The folder of the archive's contents; it is unpacked again when it has changed."""
-    archive = _own.existing(root, config.path)
-    state = hashlib.sha256(repr(_own.stamp(archive)).encode()).hexdigest()[:16]
-    folder = Project(root).state / "unpacked" / config.read.config.name / state
-    return folder if folder.exists() else archives.lay_out([archive], folder, config.unpack)
+    folder = contents(config, root)
+    return folder if folder.exists() else archives.lay_out([_own.existing(root, config.path)], folder, config.unpack)
+
+
+def contents(config: Config, root: Path) -> Path:
+    """Where `unpacked` puts them."""
+    state = hashlib.sha256(repr(_own.stamp(_own.existing(root, config.path))).encode()).hexdigest()[:16]
+    name: str = config.read.config.name
+    return Project(root).state / "unpacked" / name / state

@@ -25,6 +25,8 @@ class Published:
     files: tuple[Remote, ...]
     kind: str
     reading: dict[str, Any]
+    rows: int = 70_000
+    shape: tuple[int, ...] = (28, 28)  # of an example
 
 
 @settings
@@ -44,6 +46,15 @@ def describe(config: Config, root: Path) -> Dataset:
 
 def fingerprint(config: Config, root: Path) -> str:
     return url.key(list(PUBLISHED[config.name].files))
+
+
+def at_hand(config: Config, root: Path) -> bool:
+    return url.contents(list(PUBLISHED[config.name].files), config.name, root).exists()
+
+
+def expected(config: Config) -> tuple[Dataset, int, tuple[int, ...]]:
+    chosen = PUBLISHED[config.name]
+    return chosen.about, chosen.rows, chosen.shape
 
 
 def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
@@ -194,5 +205,7 @@ PUBLISHED = {
         ),
         "records",
         {"files": CIFAR_BATCHES, "shape": [3, 32, 32]},
+        rows=60_000,
+        shape=(32, 32, 3),
     ),
 }

@@ -66,6 +66,10 @@ def rows(config: Config, root: Path) -> Iterator[dict[str, Any]]:
     yield from config.read.module.rows(config.read.config, fetched(config, root))
 
 
+def at_hand(config: Config, root: Path) -> bool:
+    return contents([remote(file) for file in config.files], config.read.config.name, root).exists()
+
+
 def fetched(config: Config, root: Path) -> Path:
     files = [remote(file) for file in config.files]
     return brought(files, config.read.config.name, root, config.download, config.unpack)
@@ -73,14 +77,19 @@ def fetched(config: Config, root: Path) -> Path:
 
 def brought(files: list[Remote], owner: str, root: Path, how: Downloading, limits: archives.Limits) -> Path:
     """The folder in which these files lie, archives among them unpacked; made unless it is there."""
-    home = Project(root).state / "downloads" / owner
-    folder = home / "contents" / key(files)
+    folder = contents(files, owner, root)
+    home = folder.parents[1]
     if not folder.exists():
         there = [fetch(file, owner, home / "files", how, root) for file in files]
         archives.lay_out(there, folder, limits)
         for file in there:
             file.unlink(missing_ok=True)
     return folder
+
+
+def contents(files: list[Remote], owner: str, root: Path) -> Path:
+    """Where `brought` puts them."""
+    return Project(root).state / "downloads" / owner / "contents" / key(files)
 
 
 def remote(file: File) -> Remote:

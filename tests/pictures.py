@@ -2,6 +2,7 @@
 
 import io
 import struct
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,26 @@ def put(folder: Path, *names: str) -> Path:
     for name, pixels in zip(names, PIXELS, strict=False):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(png(pixels))
+    return folder
+
+
+@cache
+def both() -> list[np.ndarray]:
+    from sklearn.datasets import load_sample_images
+
+    found: list[np.ndarray] = load_sample_images().images
+    return found
+
+
+def photographs(folder: Path, count: int, first: int = 0) -> Path:
+    """Real pictures, as somebody has them: crops of scikit-learn's two photographs as JPEGs, from number `first` on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        photograph = both()[number % 2]
+        rng = np.random.default_rng(number)
+        size = int(rng.integers(48, 120))
+        top, left = (int(rng.integers(0, side - size)) for side in photograph.shape[:2])
+        Image.fromarray(photograph[top : top + size, left : left + size]).save(folder / f"{number:04d}.jpg", quality=90)
     return folder
 
 

@@ -20,12 +20,14 @@ from genpipe.config import explain, faults_of
 from genpipe.processes import end_group
 from genpipe.run import DEFAULTS
 from genpipe.stages import STAGES
-from tests import clones
+from tests import clones, pictures
 from tests.clones import ROOT, Clone
 
 # In the order in which somebody new reads them; the first one trains what the others use.
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+SOMEBODY = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER")
+            for what, value in {"NAME": "test", "EMAIL": "test@example.invalid"}.items()}  # fmt: skip
 SHORT = 100  # steps of a training in these tests, whatever a page or a recipe says
 
 
@@ -109,27 +111,35 @@ class Terminal:
     clone: Clone
     ports: dict[str, str]
     exported: dict[str, str] = field(default_factory=dict)
+    folder: Path = Path()  # where the page has gone to, seen from the clone
 
     def type(self, line: str, servers: ExitStack) -> None:
         line = re.sub(r"(127\.0\.0\.1:|--port )(\d+)", lambda found: found[1] + self.ports[found[2]], line)
-        shorten(self.clone)
+        shorten(self.place)
         if line.startswith("make "):
             # It makes the environment that runs this test, and `make test` is this test: only that they exist.
             self.clone.run("make", "--dry-run", *line.split()[1:])
         elif line.startswith("source "):
             assert line == "source .venv/bin/activate"
             assert "VENV := .venv\n" in (self.clone.root / "Makefile").read_text()
+        elif line.startswith("cd "):
+            self.folder /= line.removeprefix("cd ")
+            assert self.place.is_dir()
         elif line.startswith("export "):
             name, _, value = line.removeprefix("export ").partition("=")
             self.exported[name] = value
         elif address := self.address_of(line):
             servers.enter_context(self.served(line, address))
         else:
-            self.clone.run("bash", "-euo", "pipefail", "-c", line, env=self.env)
+            self.clone.run("bash", "-euo", "pipefail", "-c", line, env=self.env, cwd=self.place)
+
+    @property
+    def place(self) -> Path:
+        return self.clone.root / self.folder
 
     @property
     def env(self) -> dict[str, str]:
-        return DEFAULTS | {"PREFECT_SERVER_API_PORT": self.ports["4200"]} | self.exported
+        return DEFAULTS | SOMEBODY | {"PREFECT_SERVER_API_PORT": self.ports["4200"]} | self.exported
 
     def address_of(self, line: str) -> str | None:
         """Where a server that `line` starts answers; None for other commands."""
@@ -149,7 +159,7 @@ class Terminal:
         log = self.clone.root.parent / f"{line.replace(' ', '-').replace('/', '-')}.log"
         with log.open("w") as out:
             child = subprocess.Popen(
-                ["bash", "-c", f"exec {line}"], cwd=self.clone.root, env=self.clone.env | self.env,
+                ["bash", "-c", f"exec {line}"], cwd=self.place, env=self.clone.env | self.env,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, text=True, start_new_session=True,
             )  # fmt: skip
         try:
@@ -174,8 +184,8 @@ def answers(address: str) -> bool:
         return False
 
 
-def shorten(clone: Clone) -> None:
-    file = clone.root / "params.yaml"
+def shorten(project: Path) -> None:
+    file = project / "params.yaml"
     content = yaml.safe_load(file.read_text())
     if content["train"].get("steps") != SHORT:
         content["train"]["steps"] = SHORT
@@ -197,6 +207,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
     file.write_text(file.read_text().replace("port: 5000", f"port: {terminal.ports['5000']}"))
     clone.params(train={"generator": {"kind": "gan"}, "steps": SHORT})
     clones.commit(clone, "a short training")
+    pictures.photographs(clone.root.parent / "pictures", 300)
     return terminal
 
 
@@ -204,6 +215,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_commands_of_a_page_work_one_after_another(name: str, terminal: Terminal) -> None:
     terminal.exported.clear()
+    terminal.folder = Path()
     with ExitStack() as servers:
         for line in commands(name):
             terminal.type(line, servers)

@@ -8,9 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from genpipe import __version__
 from genpipe.errors import ConfigError, GenpipeError
+
+if TYPE_CHECKING:
+    from genpipe.status import Ask
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -70,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     add_data(commands.add_parser("data", help="compare versions of the data, take examples out of them"), common)
     add_promotions(add)
     add_compare(add)
+    add_watching(add)
     add("recipes", "list the ready sets of settings", command_recipes)
     add("generators", "list the kinds of models, with what each can do", command_generators)
     add("config", "list every key of params.yaml and mlflow.yml with type, default and meaning", command_config)
@@ -128,6 +133,13 @@ def add_compare(add: Callable[..., argparse.ArgumentParser]) -> None:
     compare = add("compare", "score two models anew with the same evaluator, labels, seed and counts", command_compare)
     for name in ("first", "second"):
         compare.add_argument(name, metavar=name.upper(), help="a version (3, champion, models:/NAME/3) or a folder")
+
+
+def add_watching(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands for whoever looks after a project."""
+    text = "show the champion, the last runs and their failures, who works on the project, and what is due"
+    status = add("status", text, command_status)
+    status.add_argument("--json", action="store_true", help="all of it, as JSON")
 
 
 def command_init(arguments: argparse.Namespace) -> None:
@@ -200,6 +212,22 @@ def command_data_remove(arguments: argparse.Namespace) -> None:
 
     ids = [*arguments.ids, *(arguments.file.read_text(encoding="utf-8").split() if arguments.file else [])]
     removal.remove(arguments.directory, ids, arguments.path, gc=arguments.gc, cloud=arguments.cloud, yes=arguments.yes)
+
+
+def command_status(arguments: argparse.Namespace) -> int:
+    from genpipe import run, status_shown
+
+    run.set_defaults()
+    return status_shown.show(arguments.directory, prefect_server(), as_json=arguments.json)
+
+
+def prefect_server() -> "Ask | None":
+    """How to ask the Prefect server; None where none is named, and none is started to look."""
+    if not os.environ.get("PREFECT_API_URL"):
+        return None
+    from flows import deployments
+
+    return deployments.seen
 
 
 def command_recipes(arguments: argparse.Namespace) -> None:

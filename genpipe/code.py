@@ -19,6 +19,7 @@ OBSERVERS = {
     "genpipe.dag",
     "genpipe.errors",
     "genpipe.installed",
+    "genpipe.journal",
     "genpipe.ledger",
     "genpipe.locks",
     "genpipe.membership",

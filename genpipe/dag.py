@@ -155,9 +155,9 @@ def collect_garbage(project: Project, *, cloud: bool) -> None:
     dvc(project, *GC, *(["--cloud"] if cloud else []))
 
 
-def changed(project: Project) -> list[str]:
+def changed(project: Project, within_seconds: float | None = None) -> list[str]:
     """The stages, and data.dvc, whose inputs or outputs are not those of dvc.lock."""
-    return sorted(json.loads(dvc(project, "status", "--json")))
+    return sorted(json.loads(dvc(project, "status", "--json", within_seconds=within_seconds)))
 
 
 def with_downstream(stale: Collection[str]) -> list[str]:
@@ -175,11 +175,15 @@ def overlap(one: str, other: str) -> bool:
     return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
-def dvc(project: Project, *words: str) -> str:
-    """What a DVC command prints. Raises StageError with what it says when it fails."""
-    done = subprocess.run(
-        [*DVC, *words], cwd=project.root, env=own_environment(), capture_output=True, text=True, check=False
-    )
+def dvc(project: Project, *words: str, within_seconds: float | None = None) -> str:
+    """What a DVC command prints. Raises StageError with what it says when it fails, or takes longer than it may."""
+    command, env = [*DVC, *words], own_environment()
+    try:
+        done = subprocess.run(
+            command, cwd=project.root, env=env, capture_output=True, text=True, check=False, timeout=within_seconds
+        )
+    except subprocess.TimeoutExpired:
+        raise StageError(f"dvc {' '.join(words)} took longer than {within_seconds} s in {project.root}") from None
     if done.returncode:
         raise StageError(
             f"dvc {' '.join(words)} failed in {project.root}: {done.stderr.strip() or done.stdout.strip()}"

@@ -1,14 +1,26 @@
-"""What a user can mend. Each message says what was asked, what is allowed and where to change it."""
+"""What a user can mend. Each message says what was asked, what is allowed and where to change it.
+
+A class also has its remedy, in one line, for those who come upon a failure later (`genpipe status`, docs/runbook.md).
+"""
 
 from collections.abc import Sequence
+from typing import ClassVar
+
+UNKNOWN = "no error that genpipe knows: the log of the run has its traceback; `genpipe doctor` looks at what is around"
+TIMED_OUT = "it took longer than it may; `genpipe run` goes on, a training from its last checkpoint"
+STOPPED = "somebody or something stopped it; `genpipe run` goes on, a training from its last checkpoint"
 
 
 class GenpipeError(Exception):
     """Anything that a user can mend; the command line prints it without a traceback."""
 
+    remedy: ClassVar[str] = "mend what the message names, then `genpipe run`"
+
 
 class ConfigError(GenpipeError):
     """Settings that can't be used. `faults` holds one line for each, all of them found before anything ran."""
+
+    remedy = "correct the keys that are named; `genpipe config` lists every key with what is allowed"
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
@@ -19,9 +31,13 @@ class ConfigError(GenpipeError):
 class DataError(GenpipeError):
     """Data that are absent, broken, or not what the settings say."""
 
+    remedy = "bring back or mend what is named; artifacts/validate/quarantine.parquet tells what was refused, and why"
+
 
 class ComparisonError(GenpipeError):
     """Unlike figures, or models, which are not put side by side. `differences` holds one line for each."""
+
+    remedy = "`genpipe run` scores the outputs anew; figures of one evaluator and one protocol compare"
 
     def __init__(self, differences: Sequence[str], what: str = "the figures are of unlike protocols") -> None:
         self.differences = tuple(differences)
@@ -31,30 +47,61 @@ class ComparisonError(GenpipeError):
 class OutOfReachError(DataError):
     """A source that can't be read from here: its files are elsewhere, or the network is."""
 
+    remedy = "see that the address and the network are right (params.yaml: ingest.source), then `genpipe run`"
+
 
 class CheckpointError(GenpipeError):
     """A checkpoint that is corrupt or belongs to another training."""
+
+    remedy = "remove the folder that is named below .genpipe/checkpoints; the training then begins anew"
 
 
 class DivergedError(GenpipeError):
     """A training whose loss is no longer a number."""
 
+    remedy = "lower train.optimizer.lr or set train.max_norm (params.yaml), then `genpipe run` trains from step 0"
+
 
 class DeviceMemoryError(GenpipeError):
     """A training that does not fit the device's memory."""
+
+    remedy = "raise train.micro_batches or lower train.batch_size (params.yaml), then `genpipe run`"
 
 
 class LockedError(GenpipeError):
     """Another process works on this project."""
 
+    remedy = "`genpipe status` tells who works on the project: wait for that process, or stop it"
+
 
 class StageError(GenpipeError):
     """A stage ended with a failure, or was stopped."""
+
+    remedy = "see what the stage printed in the log of the run, then `genpipe run`: what is done is not done again"
 
 
 class KilledError(StageError):
     """A stage that a signal ended: the memory gave out, or the machine is going down."""
 
+    remedy = "see whether the memory gave out (`dmesg`) or the machine went down; `genpipe run` resumes a training"
+
 
 class RegistryError(GenpipeError):
     """The tracking store or the model registry has no such thing, or can't be reached."""
+
+    remedy = "`genpipe doctor` tells whether the stores answer (mlflow.yml, MLFLOW_TRACKING_URI), then `genpipe run`"
+
+
+class ServerError(GenpipeError):
+    """The Prefect server that is named does not answer."""
+
+    remedy = "see that PREFECT_API_URL is right and `prefect server start` runs there; PREFECT_API_AUTH_STRING lets in"
+
+
+def remedy_of(error: BaseException) -> str:
+    """What to do about a failure, in one line."""
+    if isinstance(error, GenpipeError):
+        return error.remedy
+    if not isinstance(error, Exception):
+        return STOPPED
+    return TIMED_OUT if isinstance(error, TimeoutError) else UNKNOWN

@@ -2,14 +2,37 @@
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from genpipe.errors import LockedError
+from genpipe.files import write_json
+
+SLACK_SECONDS = 2.0  # by which the time of a note and the beginning of its process may differ
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock, as the note beside it says. The note of a process that was killed outlives the lock."""
+
+    pid: int
+    purpose: str
+    since: str
+    host: str = ""  # of notes of older genpipes
+
+    @property
+    def alive(self) -> bool:
+        return lives(self.pid, self.host, self.since)
+
+    def __str__(self) -> str:
+        elsewhere = f" on {self.host}" if self.host not in ("", socket.gethostname()) else ""
+        return f"process {self.pid}{elsewhere} ({self.purpose}, since {self.since})"
 
 
 @contextmanager
@@ -21,19 +44,42 @@ def held(file: Path, purpose: str, wait_seconds: float = 0) -> Iterator[None]:
     try:
         lock.acquire(timeout=wait_seconds)
     except Timeout:
-        raise LockedError(f"{purpose}: the project is in use by {holder(note)}; wait for it, or stop it") from None
+        who = holder(note) or "a process that has just begun"
+        raise LockedError(f"{purpose}: the project is in use by {who}; wait for it, or stop it") from None
     try:
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        note.write_text(json.dumps({"pid": os.getpid(), "purpose": purpose, "since": since}), encoding="utf-8")
+        write_json(note, asdict(Holder(os.getpid(), purpose, since, socket.gethostname())))
         yield
     finally:
         note.unlink(missing_ok=True)
         lock.release()
 
 
-def holder(note: Path) -> str:
-    """Who holds the lock, from the note beside it."""
-    if not note.exists():
-        return "a process that has just begun"
-    content = json.loads(note.read_text(encoding="utf-8"))
-    return f"process {content['pid']} ({content['purpose']}, since {content['since']})"
+def holder(note: Path) -> Holder | None:
+    """Who holds the lock, from the note beside it; None where there is none."""
+    try:
+        return Holder(**json.loads(note.read_text(encoding="utf-8")))
+    except FileNotFoundError:  # nobody does, or it was let go while we looked
+        return None
+
+
+def notes(folder: Path) -> dict[str, Holder]:
+    """Name of a lock → who holds it, or held it when killed. Nothing is locked to find out, which might stop a run."""
+    found = {note.stem: holder(note) for note in sorted(folder.glob("[!.]*.json"))}
+    return {name: who for name, who in found.items() if who}
+
+
+def lives(pid: int, host: str, since: str) -> bool:
+    """Whether the process that had this number at that time still runs; of another machine's it is believed."""
+    import psutil  # the command line reads this module before it knows whether anybody asks
+
+    if host not in ("", socket.gethostname()):
+        return True
+    try:
+        process = psutil.Process(pid)
+        ended, begun = process.status() == psutil.STATUS_ZOMBIE, process.create_time()
+    except psutil.NoSuchProcess:
+        return False
+    return (
+        not ended and begun <= datetime.fromisoformat(since).timestamp() + SLACK_SECONDS
+    )  # else the number is another's by now

@@ -22,7 +22,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from genpipe.errors import RegistryError
 from genpipe.project import Project
-from genpipe.tracking import COMMIT, NOTE, ORIGIN, ROWS, connect, reopened, run_origin
+from genpipe.tracking import COMMIT, NOTE, ORIGIN, ROWS, connect, point, reopened, run_origin
 
 MODEL, CODE = "genpipe.model", "genpipe.code"  # tags of a version: digests of its files, and of the code it carries
 EVALUATION, EVALUATOR = "genpipe.evaluation", "genpipe.evaluator"  # digests of its scores and of what scored it
@@ -111,7 +111,7 @@ def download(project: Project, uri: str) -> Path:
 @contextmanager
 def client_of(project: Project) -> Iterator[mlflow.MlflowClient]:
     """A client of the project's registry; what fails with it becomes a RegistryError that names the store."""
-    connect(project)
+    point(project)
     try:
         yield mlflow.MlflowClient()
     except MlflowException as error:

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from genpipe import dag, estimate, installed, locks, summary
+from genpipe import dag, estimate, installed, journal, locks, summary
 from genpipe.errors import ConfigError, DataError
 from genpipe.files import written_aside
 from genpipe.project import Project
@@ -111,7 +111,7 @@ def run_stage(directory: Path, name: str) -> None:
     config = project.section(name, stage.Config)
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one holds the lock for all
     lock = locks.held(project.lock(name), f"genpipe stage {name}", wait_seconds=5)
-    with lock if leads else nullcontext():
+    with journal.telling(project, name), lock if leads else nullcontext():
         stage.run(config, project)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -24,7 +25,8 @@ import mlflow
 import yaml
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Run as Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from PIL.Image import Image
@@ -38,6 +40,7 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 TRAINING, RESTORED, VALIDATION = "genpipe.training", "genpipe.restored", "genpipe.validation"
+REASON = "genpipe.reason"  # why a run that is FAILED or KILLED ended
 # Of data: what they are, the digest over rows, and DVC's over files.
 DATASET, ROWS, FILES = "genpipe.dataset", "genpipe.data", "genpipe.dvc.data"
 NOTE = "mlflow.note.content"  # the description that a run's page shows
@@ -118,8 +121,10 @@ def training_run(project: Project, digest: str, config: Mapping[str, Any], resum
             log_rows(project, run.run_id, membership.TRAINED)  # again in a resumed run, which may have died before
             yield run
             run.flush()
-        except StageError:
-            mlflow.end_run("KILLED")
+        except Exception as error:
+            mlflow.set_tag(REASON, shorten(str(error), 500))
+            if isinstance(error, StageError):
+                mlflow.end_run("KILLED")
             raise
 
 
@@ -138,8 +143,7 @@ def describe_run(project: Project, run: TrainingRun, digest: str, config: Mappin
 def connect(project: Project) -> str:
     """Point MLflow at the project's stores; returns the id of its experiment, which is made if need be."""
     settings = project.mlflow
-    mlflow.set_tracking_uri(settings.server.mlflow_tracking_uri)
-    mlflow.set_registry_uri(settings.server.mlflow_registry_uri or settings.server.mlflow_tracking_uri)
+    point(project)
     client, name = mlflow.MlflowClient(), settings.tracking.experiment.name
     try:
         found = client.get_experiment_by_name(name)
@@ -157,6 +161,13 @@ def connect(project: Project) -> str:
         raise RegistryError(
             f"the tracking store {uri} can't be used (mlflow.yml, MLFLOW_TRACKING_URI): {error}"
         ) from error
+
+
+def point(project: Project) -> None:
+    """Have MLflow's clients ask the project's stores; nothing is made there."""
+    server = project.mlflow.server
+    mlflow.set_tracking_uri(server.mlflow_tracking_uri)
+    mlflow.set_registry_uri(server.mlflow_registry_uri or server.mlflow_tracking_uri)
 
 
 def find_run(project: Project, digest: str, states: tuple[str, ...]) -> Run | None:
@@ -177,6 +188,27 @@ def training_runs(project: Project) -> list[Run]:
         found = client.search_runs(place, query, order_by=newest, page_token=found.token)
         runs += found
     return runs
+
+
+def last_runs(project: Project, count: int) -> list[Run]:
+    """The newest runs of trainings, asked for without making the experiment. Raises RegistryError."""
+    point(project)
+    query, newest = f"tags.`{TRAINING}` LIKE '%'", ["attributes.start_time DESC"]
+    try:
+        client = mlflow.MlflowClient()
+        place = client.get_experiment_by_name(project.mlflow.tracking.experiment.name)
+        return list(
+            client.search_runs([place.experiment_id], query, order_by=newest, max_results=count) if place else []
+        )
+    except MlflowException as error:
+        uri = project.mlflow.server.mlflow_tracking_uri
+        raise RegistryError(f"the tracking store {uri} (mlflow.yml, MLFLOW_TRACKING_URI) answered: {error}") from error
+
+
+def steps_done(run: Run) -> int:
+    """The last step of which a run holds a figure."""
+    points = run.data.to_proto().metrics
+    return max((point.step for point in points if not point.key.startswith("system/")), default=0)
 
 
 def restored_run(project: Project, digest: str, config: Mapping[str, Any], curves: list[dict[str, float]]) -> str:
@@ -201,7 +233,7 @@ def run_origin(project: Project, run_id: str | None) -> dict[str, str]:
 
 def found_run(project: Project, run_id: str | None) -> Run | None:
     """The run of this id; None where it has been deleted for good."""
-    connect(project)
+    point(project)
     try:
         return mlflow.get_run(run_id) if run_id else None
     except MlflowException as error:

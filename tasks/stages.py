@@ -10,10 +10,10 @@ from typing import Any
 from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import TaskRun
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run, task_run
 from prefect.utilities.urls import url_for
 
-from genpipe import dag
+from genpipe import dag, journal
 from genpipe.errors import KilledError
 from genpipe.processes import supervise
 from genpipe.project import Project
@@ -83,7 +83,8 @@ def supervised(project: Project, command: list[str]) -> None:
         if not dag.is_advice(line):
             log.info(line)
 
-    supervise(command, project.root, pass_on, identity)
+    with journal.stage(project, str(task_run.task_name)):
+        supervise(command, project.root, pass_on, identity)
 
 
 def flow_run_url() -> str:

@@ -1,0 +1,164 @@
+"""What `genpipe status` finds out: who is champion, how the last runs went, who works here, what is due.
+
+Looking changes nothing: no store, experiment or server comes into being by it, and no lock is taken. Each part is asked
+by itself, so that one that can't be reached leaves the others.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from genpipe import dag, journal, ledger, locks, registry, stores, tracking
+from genpipe.errors import GenpipeError
+from genpipe.journal import Failure
+from genpipe.metrics import SCORES
+from genpipe.project import Project, load_yaml
+from genpipe.stages import ingest
+from genpipe.tracking import Run
+
+SHOWN = 5  # runs of each kind
+PATIENCE_SECONDS = 30  # with DVC, which on large data may read much
+VANISHED = Failure(
+    "Killed",
+    "its process is gone without a word: it was killed, or the machine went down",
+    "see whether the memory gave out (`dmesg`); `genpipe run` goes on, a training from its last checkpoint",
+)
+Part = dict[str, Any]
+Ask = Callable[[Sequence[str], int], Part]  # names of deployments, and how many runs → what the Prefect server knows
+
+
+def report(project: Project, ask: Ask | None) -> Part:
+    """All that is known; a part that can't be told has the key `fault`. Without `ask` no Prefect server is named."""
+    parts: dict[str, Callable[[], Part]] = {
+        "champion": lambda: champion(project),
+        "runs": lambda: {"last": [of_run(run) for run in reversed(journal.runs(project)[-SHOWN:])]},
+        "trainings": lambda: trainings(project),
+        "locks": lambda: {"held": [of_lock(name, who) for name, who in noted(project).items()]},
+        "changes": lambda: changes(project),
+        "schedule": lambda: schedule(project, ask),
+    }
+    about = {"project": str(project.root), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    with stores.asked_once():
+        return about | {name: told(part) for name, part in parts.items()}
+
+
+def told(part: Callable[[], Part]) -> Part:
+    try:
+        return part()
+    except GenpipeError as error:
+        return {"fault": " ".join(str(error).split()), "remedy": error.remedy}
+
+
+def faults(found: Mapping[str, Any]) -> list[str]:
+    """The parts that could not be told."""
+    return [name for name, part in found.items() if isinstance(part, dict) and "fault" in part]
+
+
+def champion(project: Project) -> Part:
+    """The champion, and the move that made it so; `version` is None before the first."""
+    name = project.mlflow.registry.name
+    if not reachable(project):
+        return {"name": name, "version": None, "challenger": None}
+    tags, aliases = registry.tags_and_aliases(project)  # one read: ledger and alias are of one moment
+    number = aliases.get(ledger.CHAMPION)
+    about: Part = {"name": name, "version": number, "challenger": aliases.get(ledger.CHALLENGER)}
+    if number is None:
+        return about
+    past = [event for event in ledger.written(tags) if event.version == number]
+    move = past[-1] if past else None  # none where the alias was moved in MLflow, and no command has noted it yet
+    return about | {
+        "since": move.at.isoformat(timespec="seconds") if move else None,
+        "by": move.by if move else None,
+        "kind": move.kind if move else None,
+        "why": move.why if move else None,
+        "scores": scores_of(project, number),
+    }
+
+
+def scores_of(project: Project, number: int) -> dict[str, dict[str, float]]:
+    """Score → value and interval of a version, from the run that trained it; empty where that has been deleted."""
+    version = registry.get_version(project, number)
+    run = tracking.found_run(project, version.run_id) if version else None
+    values = run.data.metrics if run else {}
+    return {
+        name: {part: values[key] for part, key in parts_of(name).items() if key in values}
+        for name in SCORES
+        if name in values
+    }
+
+
+def parts_of(score: str) -> dict[str, str]:
+    """As `register` names them in MLflow."""
+    return {"value": score, "low": f"{score}_low", "high": f"{score}_high"}
+
+
+def reachable(project: Project) -> bool:
+    """Whether the stores are there to be asked. Raises RegistryError for one that opening would change."""
+    uris = stores.uris(project)
+    if not all(stores.is_made(uri) for uri in uris):
+        return False
+    for uri in uris:
+        if stores.is_database(uri):
+            stores.refuse_other_revision(uri)
+    return True
+
+
+def of_run(run: journal.Run) -> Part:
+    """One run of the pipeline, with the failure of one that was killed."""
+    vanished = run.vanished
+    failure = VANISHED if vanished else run.failure
+    outcome = "vanished" if vanished else run.outcome
+    return asdict(run) | {"outcome": outcome, "failure": asdict(failure) if failure else None}
+
+
+def trainings(project: Project) -> Part:
+    """The last training runs that MLflow holds."""
+    found = tracking.last_runs(project, SHOWN) if reachable(project) else []
+    return {"last": [of_training(run) for run in found]}
+
+
+def of_training(run: Run) -> Part:
+    ended, state = run.info.end_time, run.info.status
+    return {
+        "name": run.info.run_name,
+        "run": run.info.run_id,
+        "state": state,
+        "begun": moment(run.info.start_time),
+        "ended": moment(ended) if ended else None,
+        "done": tracking.steps_done(run),
+        "steps": int(run.data.params["steps"]) if "steps" in run.data.params else None,
+        "reason": run.data.tags.get(tracking.REASON) if state in ("FAILED", "KILLED") else None,
+    }
+
+
+def moment(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
+
+
+def noted(project: Project) -> dict[str, locks.Holder]:
+    return locks.notes(project.lock("pipeline").parent)
+
+
+def of_lock(name: str, who: locks.Holder) -> Part:
+    return {"lock": name, **asdict(who), "alive": who.alive}
+
+
+def changes(project: Project) -> Part:
+    """The stages that a run would have to do, and whether the source may hold new rows."""
+    stale = dag.changed(project, within_seconds=PATIENCE_SECONDS)
+    new = ingest.pending(project)
+    return {"source": new, "stages": dag.with_downstream([*stale, *(["data.dvc"] if new else [])])}
+
+
+def schedule(project: Project, ask: Ask | None) -> Part:
+    """The deployments of prefect.yaml, and what the server knows of them."""
+    declared = [of_declared(one) for one in load_yaml(project.root / "prefect.yaml").get("deployments") or []]
+    known = ask([one["name"] for one in declared], SHOWN) if ask else {"deployments": [], "runs": []}
+    return {"server": ask is not None, "declared": declared, **known}
+
+
+def of_declared(deployment: Mapping[str, Any]) -> Part:
+    own = deployment.get("schedules") or []
+    schedules = [{key: value for key, value in one.items() if key != "parameters"} for one in own]
+    return {"name": str(deployment.get("name")), "schedules": schedules}

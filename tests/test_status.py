@@ -1,0 +1,221 @@
+"""`genpipe status`: what it tells of real stores, locks and runs, and that looking changes nothing."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from genpipe import cli, journal, ledger, locks, registry, tracking
+from genpipe.errors import RegistryError, ServerError, StageError
+from genpipe.project import Project
+from tests import projects
+from tests.test_journal import killed_run
+
+NAME = "genpipe"  # the default of mlflow.yml
+SCORES = {"frechet_distance": 12.5, "frechet_distance_low": 11.0, "frechet_distance_high": 14.25, "recall": 0.75}
+HOLDING = """
+import sys
+from pathlib import Path
+from genpipe import locks
+with locks.held(Path(sys.argv[1]), "genpipe run"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a training that ended, one that failed, and two versions: making the tables takes seconds."""
+    project = projects.make(tmp_path_factory.mktemp("store"))
+    place, client = tracking.connect(project), mlflow.MlflowClient()
+    for name, state, step in (("gan-1", "FINISHED", 200), ("gan-2", "FAILED", 40)):
+        tags = {tracking.TRAINING: name, tracking.REASON: f"{name} has diverged"}
+        run = client.create_run(place, run_name=name, tags=tags).info.run_id
+        client.log_param(run, "steps", 200)
+        client.log_metric(run, "painter_loss", 1.5, step=step)
+        client.log_metric(run, "system/cpu", 1.5, step=9000)
+        client.set_terminated(run, state)
+    finished = next(run for run in tracking.last_runs(project, 2) if run.info.run_name == "gan-1").info.run_id
+    for key, value in SCORES.items():
+        client.log_metric(finished, key, value)
+    client.create_registered_model(NAME)
+    for _ in range(2):
+        client.create_model_version(NAME, "nowhere", run_id=finished)
+    return project.root / "mlflow.db"
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Project:
+    """A project under DVC in which nothing has run yet."""
+    project = projects.make(tmp_path, ingest={"source": "digits"})
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
+    return project
+
+
+@pytest.fixture
+def project(fresh: Project, store: Path) -> Project:
+    shutil.copy(store, fresh.root / "mlflow.db")
+    return fresh
+
+
+def status(project: Project, capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    capsys.readouterr()
+    assert cli.main(["status", "-C", str(project.root), *words]) == code
+    return " ".join(capsys.readouterr().out.split())
+
+
+def told(project: Project, capsys: pytest.CaptureFixture[str], code: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(status(project, capsys, "--json", code=code))
+    return found
+
+
+@contextmanager
+def held_elsewhere(file: Path) -> Iterator[int]:
+    """A process that holds the lock, by its number."""
+    command = [sys.executable, "-c", HOLDING, str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        assert child.stdout.readline() == "held\n"
+        yield child.pid
+        child.communicate("")
+
+
+def test_of_a_fresh_project_it_tells_that_there_is_nothing_and_makes_nothing(
+    fresh: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {file for file in fresh.root.rglob("*") if ".dvc" not in file.parts}
+    found = told(fresh, capsys)
+    assert found["champion"] == {"name": NAME, "version": None, "challenger": None}
+    assert (found["runs"]["last"], found["trainings"]["last"], found["locks"]["held"]) == ([], [], [])
+    assert found["changes"]["source"]
+    page = status(fresh, capsys)
+    for words in ("none of genpipe yet", "none yet; `genpipe run` begins one", "nobody", "no deployment is declared"):
+        assert words in page
+    assert {file for file in fresh.root.rglob("*") if ".dvc" not in file.parts} == before
+
+
+def test_the_champion_has_its_age_its_maker_and_its_scores(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subprocess.run(["git", "init", "-q", project.root], check=True)
+    subprocess.run(["git", "-C", project.root, "config", "user.name", "ada"], check=True)
+    for number in (1, 2):
+        version = registry.get_version(project, number)
+        assert version
+        ledger.promote(project, version, why=f"version {number} is sharper")
+    found = told(project, capsys)["champion"]
+    assert (found["version"], found["kind"], found["by"]) == (2, "promoted", "ada")
+    assert found["why"] == "version 2 is sharper"
+    frechet = {"value": 12.5, "low": 11.0, "high": 14.25}
+    assert found["scores"] == {"frechet_distance": frechet, "recall": {"value": 0.75}}
+    page = status(project, capsys)
+    assert "genpipe version 2, promoted" in page
+    assert "seconds ago by ada" in page
+    assert "frechet distance 12.5 11 to 14.25" in page
+
+
+def test_a_champion_that_was_made_in_mlflow_is_told_as_such_and_not_noted_by_looking(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.set_alias(project, ledger.CHAMPION, 2)
+    assert "version 2, made champion outside of genpipe" in status(project, capsys)
+    assert ledger.events(project) == []
+
+
+def test_the_last_trainings_have_state_steps_and_the_reason_of_a_failure(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed, finished = told(project, capsys)["trainings"]["last"]
+    assert (failed["name"], failed["state"], failed["done"], failed["steps"]) == ("gan-2", "FAILED", 40, 200)
+    assert (failed["reason"], finished["reason"]) == ("gan-2 has diverged", None)
+    assert "gan-2 FAILED" in status(project, capsys)
+    assert "40 of 200 steps gan-2 has diverged" in status(project, capsys)
+
+
+def test_another_experiment_on_the_same_store_is_not_made(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    (project.root / "mlflow.yml").write_text("tracking: {experiment: {name: other}}\n")
+    assert told(project, capsys)["trainings"]["last"] == []
+    assert mlflow.MlflowClient().get_experiment_by_name("other") is None
+
+
+def test_a_failed_run_is_told_with_its_stage_cause_and_remedy(
+    fresh: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(StageError), journal.recorded(fresh, "genpipe run"), journal.stage(fresh, "augment"):
+        raise StageError("dvc has [no] cache")
+    page = status(fresh, capsys)
+    assert "Last run failed in augment" in page
+    assert f"cause: StageError: dvc has [no] cache remedy: {' '.join(StageError.remedy.split())}" in page
+
+
+def test_a_killed_run_ended_without_a_word_and_its_lock_is_nobodys(
+    fresh: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed_run(fresh)
+    (lock,) = told(fresh, capsys)["locks"]["held"]
+    assert (lock["lock"], lock["purpose"], lock["alive"]) == ("pipeline", "genpipe run", False)
+    page = status(fresh, capsys)
+    assert "ended without a word in train" in page
+    assert "was killed; its note stops no other run" in page
+    with locks.held(fresh.lock("pipeline"), "the next run"):  # which is true
+        assert told(fresh, capsys)["locks"]["held"][0]["alive"]
+
+
+def test_who_works_on_the_project_is_told_without_taking_the_lock(
+    fresh: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with held_elsewhere(fresh.lock("pipeline")) as number:
+        (lock,) = told(fresh, capsys)["locks"]["held"]
+        assert (lock["pid"], lock["alive"]) == (number, True)
+        assert f"genpipe run, process {number}" in status(fresh, capsys)
+    assert told(fresh, capsys)["locks"]["held"] == []
+
+
+def test_a_store_that_does_not_answer_is_told_in_its_place_and_the_rest_is_shown(
+    fresh: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_run(fresh)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    page = status(fresh, capsys, code=1)
+    assert "Champion can't be told: the registry http://127.0.0.1:9 (mlflow.yml, MLFLOW_REGISTRY_URI) answered" in page
+    assert f"remedy: {RegistryError.remedy}" in page
+    assert "Trainings can't be told: the tracking store http://127.0.0.1:9" in page
+    assert "ended without a word in train" in page
+
+
+def test_a_database_of_another_mlflow_is_neither_opened_nor_migrated(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = project.root / "mlflow.db"
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    database.close()
+    before = file.read_bytes()
+    assert "are of revision 451aebb31d03" in told(project, capsys, code=1)["champion"]["fault"]
+    assert file.read_bytes() == before
+
+
+def test_what_is_declared_is_told_where_no_server_is_named(fresh: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    schedule = '{slug: weekly, cron: "0 3 * * 1", timezone: UTC, active: false}'
+    (fresh.root / "prefect.yaml").write_text(f"deployments: [{{name: digits, schedules: [{schedule}]}}]\n")
+    page = status(fresh, capsys)
+    assert "digits: weekly 0 3 * * 1 UTC (switched off); declared in prefect.yaml, no server named" in page
+
+
+def test_a_prefect_server_that_does_not_answer_is_told(
+    fresh: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_HOME", str(fresh.root / "prefect"))
+    found = told(fresh, capsys, code=1)
+    assert "http://127.0.0.1:9/api (PREFECT_API_URL) does not answer" in found["schedule"]["fault"]
+    assert found["schedule"]["remedy"] == ServerError.remedy
+    assert found["champion"]["version"] is None

@@ -49,17 +49,7 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     add_init(add)
-    run = add("run", "run the pipeline: every stage that has something to do", command_run)
-    run.add_argument(
-        "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml"
-    )
-    run.add_argument(
-        "--dry-run", action="store_true", help="say what would run, and what it would take: time, memory, disk"
-    )
-    run.add_argument(
-        "--allow-dirty", action="store_true", help="a model from uncommitted code may become champion, too"
-    )
-
+    add_run(add)
     stage = add("stage", "run one stage itself, as dvc.yaml does", command_stage)
     stage.add_argument("name", metavar="NAME", help="ingest, validate, augment, calibrate, train, evaluate or register")
 
@@ -89,6 +79,21 @@ def add_init(add: Callable[..., argparse.ArgumentParser]) -> None:
     init.add_argument("--recipe", default="", metavar="R", help="its settings (`genpipe recipes` lists them)")
     init.add_argument("--data", type=Path, metavar="FOLDER", help="pictures of your own; sub-folders are classes")
     init.add_argument("--name", default="", help="of the data, the experiment and the model; that of the folder")
+
+
+def add_run(add: Callable[..., argparse.ArgumentParser]) -> None:
+    run = add("run", "run the pipeline: every stage that has something to do", command_run)
+    run.add_argument(
+        "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change params.yaml"
+    )
+    tried = run.add_mutually_exclusive_group()
+    text = "say what would run, and what it would take: time, memory, disk; change nothing"
+    tried.add_argument("--dry-run", action="store_true", help=text)
+    text = "try every stage with 20 steps and few examples, in a throw-away project; change nothing"
+    tried.add_argument("--smoke", action="store_true", help=text)
+    run.add_argument(
+        "--allow-dirty", action="store_true", help="a model from uncommitted code may become champion, too"
+    )
 
 
 def add_data(data: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -150,10 +155,15 @@ def command_init(arguments: argparse.Namespace) -> None:
     init.init(folder, arguments.recipe, data, arguments.name)
 
 
-def command_run(arguments: argparse.Namespace) -> int:
+def command_run(arguments: argparse.Namespace) -> None:
     from genpipe import run
 
-    return run.run(arguments.directory, arguments.changes, dry=arguments.dry_run, allow_dirty=arguments.allow_dirty)
+    if arguments.dry_run:
+        run.foretell(arguments.directory, arguments.changes)
+    elif arguments.smoke:
+        run.try_out(arguments.directory, arguments.changes)
+    else:
+        run.run(arguments.directory, arguments.changes, allow_dirty=arguments.allow_dirty)
 
 
 def command_stage(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from genpipe import dag, estimate, installed, journal, locks, summary
+from genpipe import dag, estimate, installed, journal, locks, smoke, summary
 from genpipe.errors import ConfigError, DataError
 from genpipe.files import written_aside
 from genpipe.project import Project
@@ -30,39 +30,31 @@ DEFAULTS = {
 }
 
 
-def run(directory: Path, changes: Sequence[str], *, dry: bool, allow_dirty: bool = False) -> int:
-    """Run the pipeline of the project in `directory`, or only say what would run; returns the exit code.
+def run(directory: Path, changes: Sequence[str], *, allow_dirty: bool = False) -> None:
+    """Run the pipeline of the project in `directory`.
 
     `allow_dirty` lets a model of uncommitted code or settings become champion.
     """
-    set_defaults()
     if allow_dirty:
         os.environ[ALLOW_DIRTY] = "true"  # register runs in a process below
-    project = Project.find(directory)
-    if changes:
-        project = change(project, changes, write=not dry)
-    check(project)
-    refuse_unfinished(project)
-    if dry:
-        foretell(project)
-        return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that Prefect's temporary server is stopped, too
+    project = opened(directory, changes, write=True)
+    exit_on_sigterm()
     with locks.held(project.lock("pipeline"), "genpipe run"):  # who works on it is told before anything is asked
         installed.refresh(project)
         nothing_to_do = not os.environ.get("PREFECT_API_URL") and not work(project)
     if nothing_to_do:
         summary.show(project, {})
-        return 0
+        return
     from flows.pipeline import pipeline  # the one place where the library looks up: this is its composition root
 
     summary.show(project, pipeline(project.root))
-    return 0
 
 
-def foretell(project: Project) -> None:
+def foretell(directory: Path, changes: Sequence[str]) -> None:
     """Print which stages would run, and what they would take. Raises ConfigError or StageError when they would fail."""
     from genpipe.stages import ingest
 
+    project = opened(directory, changes, write=False)
     stages = plan(project)
     summary.show_plan(stages)
     if stages:
@@ -70,6 +62,29 @@ def foretell(project: Project) -> None:
         expected = estimate.of(project, [*first, *stages, "register"])
         summary.show_estimate(expected)
         estimate.refuse_failure(expected)
+
+
+def try_out(directory: Path, changes: Sequence[str]) -> None:
+    """Run every stage, made small, in a throw-away project (see genpipe/smoke.py)."""
+    project = opened(directory, changes, write=False)
+    exit_on_sigterm()
+    smoke.run(project)
+
+
+def opened(directory: Path, changes: Sequence[str], *, write: bool) -> Project:
+    """The project in `directory` with changed settings. Raises GenpipeError unless it may run."""
+    set_defaults()
+    project = Project.find(directory)
+    if changes:
+        project = change(project, changes, write=write)
+    check(project)
+    refuse_unfinished(project)
+    return project
+
+
+def exit_on_sigterm() -> None:
+    """So that Prefect's temporary server is stopped, and a throw-away project removed, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def refuse_unfinished(project: Project) -> None:

@@ -6,8 +6,9 @@ project alone. The rows come from data/; before the first ingest from the source
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,18 +41,23 @@ class Slice:
     pace: float = 0.0  # seconds that it took to store one row; 0 where it was stored already
 
 
-def take(project: Project, folder: Path, count: int, *, seconds: float = math.inf, fetch: bool = False) -> Slice | None:
-    """About `count` rows, stored below `folder`, or fewer if that takes more than so many seconds.
+def take(
+    project: Project, folder: Path, count: int, *, a_class: int = 0, seconds: float = math.inf, fetch: bool = False
+) -> Slice | None:
+    """About `count` rows, at least `a_class` a class, stored below `folder`; fewer if they would take more `seconds`.
 
     None where nothing is known of the rows before they are fetched. With `fetch` they are, as ingest does it, and what
     was fetched stays for ingest. Raises DataError as the source does.
     """
     if any(project.data.glob("*/dataset.yaml")):
-        return of_stored(Stored.find(project.data), folder, count)
+        stored = Stored.find(project.data)
+        return of_stored(stored, folder, max(count, a_class * len(stored.about.classes)))
     source: Choice = project.section("ingest", ingest.Config).source
     at_hand = getattr(source.module, "at_hand", lambda config, root: True)
     if fetch or at_hand(source.config, project.root):
-        return of_source(source, project.root, folder, count, seconds)
+        about: Dataset = source.module.describe(source.config, project.root)
+        wanted = max(count, a_class * len(about.classes))
+        return of_source(about, partial(source.module.rows, source.config, project.root), folder, wanted, seconds)
     expected = getattr(source.module, "expected", None)
     return made_up(expected(source.config), folder, count) if expected else None
 
@@ -70,14 +76,13 @@ def of_stored(stored: Stored, folder: Path, count: int) -> Slice:
     return Slice(taken, stored.rows, counted=True, origin="in data/")
 
 
-def of_source(source: Choice, root: Path, folder: Path, count: int, seconds: float) -> Slice:
-    """Every so many-th row that the source gives, stored as ingest does."""
-    about, module, config = source.module.describe(source.config, root), source.module, source.config
-    rows, whole = counted(module.rows(config, root), COUNTING_SECONDS)
+def of_source(about: Dataset, give: Callable[[], Iterator[Row]], folder: Path, count: int, seconds: float) -> Slice:
+    """Every so many-th of the rows that `give()` gives, stored as ingest does."""
+    rows, whole = counted(give(), COUNTING_SECONDS)
 
     def some(count: int) -> Iterator[Row]:
         step = max(1, rows // count) if whole else 1
-        return islice(module.rows(config, root), 0, step * count, step)
+        return islice(give(), 0, step * count, step)
 
     with TemporaryDirectory(dir=folder.parent) as warming:
         pace = added(Path(warming), about, some(FEW))[1]

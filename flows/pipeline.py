@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 
-from genpipe import installed, journal, locks
+from genpipe import dag, journal, locks
 from genpipe.errors import GenpipeError
 from genpipe.project import Project
 from genpipe.stages import check
@@ -47,7 +47,7 @@ def pipeline(directory: Path = Path()) -> dict[str, float]:
     project = Project.find(directory)
     with locks.held(project.lock("pipeline"), "genpipe run"), recorded(project, "genpipe run"):
         check(project)
-        installed.refresh(project)
+        dag.refresh(project)
         return {stage.name: timed(stage, project) for stage in ORDER}
 
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genpipe.errors import CheckpointError
+from genpipe.errors import CheckpointError, refuse_newer
 from genpipe.files import write_json
 from genpipe.training import State
 
@@ -84,9 +84,10 @@ def load(folder: Path, state: State, identity: Identity) -> Resumed:
 
 
 def read(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The two files. Raises CheckpointError unless they are whole and of this format."""
+    """The two files. Raises CheckpointError unless they are whole and of this format, FormatError for a newer one."""
     try:
         content = json.loads((checkpoint / SCALARS).read_text(encoding="utf-8"))
+        refuse_newer(checkpoint, content["format"], FORMAT)
         if content["format"] != FORMAT:
             raise CheckpointError(f"{checkpoint} has format {content['format']}; this genpipe reads {FORMAT}")
         if content.pop("sha256") != seal(content, checkpoint / TENSORS):

@@ -14,7 +14,7 @@ from genpipe import code, installed
 from genpipe.errors import StageError
 from genpipe.files import written_aside
 from genpipe.processes import own_environment
-from genpipe.project import Project
+from genpipe.project import Project, load_yaml
 from genpipe.stages import DAG, STAGES, Output, Stage
 
 DVC = (sys.executable, "-m", "dvc")
@@ -58,6 +58,44 @@ def entry(stage: Stage, own_code: bool) -> dict[str, Any]:
         key = output.kind if output.kind in ("metrics", "plots") else "outs"
         content.setdefault(key, []).append(described(output))
     return content
+
+
+def refresh(project: Project) -> None:
+    """Bring up to date what tells DVC of the installed code: genpipe.yaml and, where its stages have changed, dvc.yaml.
+
+    Stages of others in dvc.yaml stay, without their comments. In a project that holds genpipe's code nothing is done.
+    """
+    installed.refresh(project)
+    if installed.holds_code(project) or not misprinted(project):
+        return
+    file = project.root / "dvc.yaml"
+    others = {name: stage for name, stage in stages_in(file).items() if not is_own(stage)}
+    printed = yaml.safe_load(document(project))["stages"]
+    content = {**load_yaml(file), "stages": {**printed, **others}}
+    with written_aside(file) as aside:
+        aside.write_text(INSTALLED_HEADER + yaml.safe_dump(content, sort_keys=False, width=120), encoding="utf-8")
+    print("dvc.yaml has the stages of the installed genpipe now; commit it")
+
+
+def outdated(project: Project) -> set[str]:
+    """The stages that `refresh` would change in dvc.yaml or genpipe.yaml."""
+    return {*installed.changed(project), *misprinted(project)}
+
+
+def misprinted(project: Project) -> set[str]:
+    """The stages that dvc.yaml has otherwise than the table, or that one of the two lacks."""
+    printed = yaml.safe_load(document(project))["stages"]
+    held = {name: stage for name, stage in stages_in(project.root / "dvc.yaml").items() if is_own(stage)}
+    return {name for name in printed | held if printed.get(name) != held.get(name)}
+
+
+def stages_in(file: Path) -> dict[str, Any]:
+    return load_yaml(file).get("stages") or {}
+
+
+def is_own(stage: Any) -> bool:
+    """Whether a stage of dvc.yaml is one of genpipe's, of this version or another."""
+    return str(stage.get("cmd", "")).startswith("genpipe stage ")
 
 
 def described(output: Output) -> str | dict[str, Any]:

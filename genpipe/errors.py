@@ -4,7 +4,9 @@ A class also has its remedy, in one line, for those who come upon a failure late
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from genpipe import __version__
 
 UNKNOWN = "no error that genpipe knows: the log of the run has its traceback; `genpipe doctor` looks at what is around"
 TIMED_OUT = "it took longer than it may; `genpipe run` goes on, a training from its last checkpoint"
@@ -48,6 +50,21 @@ class OutOfReachError(DataError):
     """A source that can't be read from here: its files are elsewhere, or the network is."""
 
     remedy = "see that the address and the network are right (params.yaml: ingest.source), then `genpipe run`"
+
+
+class FormatError(GenpipeError):
+    """A file that a newer genpipe has made."""
+
+    remedy = "upgrade the genpipe that is installed here: `pip install --upgrade genpipe`"
+
+
+def refuse_newer(file: object, found: Any, known: int) -> None:
+    """Raises FormatError when `file` is of a later format than the one that is `known` here."""
+    if isinstance(found, int) and found > known:
+        raise FormatError(
+            f"{file} is of format {found}, made by a newer genpipe; this is genpipe {__version__}, which reads format "
+            f"{known}: upgrade it (`pip install --upgrade genpipe`)"
+        )
 
 
 class CheckpointError(GenpipeError):

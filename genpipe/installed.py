@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from genpipe import PACKAGE, __version__, code
-from genpipe.errors import ConfigError
+from genpipe.errors import ConfigError, refuse_newer
 from genpipe.files import written_aside
 from genpipe.project import Project, load_yaml
 from genpipe.stages import DAG, STAGES, Stage
@@ -59,22 +59,14 @@ def key(stage: Stage) -> str:
 def refresh(project: Project) -> None:
     """Let genpipe.yaml name the installed code, unless the project holds its own."""
     if not holds_code(project) and read(project) != (content := record()):
-        write(project.root, content)
-
-
-def write(root: Path, content: dict[str, Any]) -> None:
-    with written_aside(root / FILE) as aside:
-        aside.write_text(HEADER + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        with written_aside(project.root / FILE) as aside:
+            aside.write_text(HEADER + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def read(project: Project) -> dict[str, Any]:
-    """The record; empty where there is none. Raises ConfigError for one of a newer genpipe."""
+    """The record; empty where there is none. Raises FormatError for one of a newer genpipe."""
     content = load_yaml(project.root / FILE)
-    if content.get("format", FORMAT) > FORMAT:
-        raise ConfigError([
-            f"{FILE} is of format {content['format']}, made by a newer genpipe; this is {__version__} and reads format "
-            f"{FORMAT}: upgrade it (`pip install --upgrade genpipe`)"
-        ])  # fmt: skip
+    refuse_newer(FILE, content.get("format", FORMAT), FORMAT)
     return content
 
 

@@ -23,7 +23,7 @@ from genpipe.data.dataset import Stored
 from genpipe.errors import RegistryError
 from genpipe.project import Project
 from genpipe.registry import EVALUATION, ModelVersion, digest_of
-from genpipe.tracking import COMMIT, DATASET, DIRTY, FILES, ROWS, TRAINING
+from genpipe.tracking import COMMIT, DATASET, DIRTY, FILES, ROWS, TRAINING, VERSION
 from genpipe.verdict import of_tags
 
 SHORT, IN_TABLE = 12, 8  # digits of a digest in the terminal; so many are enough to ask by
@@ -162,7 +162,7 @@ def trace(project: Project, version: ModelVersion, past: list[ledger.Event]) -> 
             "files": tags.get(FILES),
             "revision": revision_of(project, tags),
         },
-        "code": {"commit": tags.get(COMMIT), "committed": dirty},
+        "code": {"commit": tags.get(COMMIT), "committed": dirty, "genpipe": tags.get(VERSION)},
         "settings": dict(run.data.params) if run else None,
         "training": {
             "digest": tags.get(TRAINING),
@@ -209,7 +209,8 @@ def lines(traced: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "licence" in data:
         yield "licence", f"{data['licence']}; {data['source']}"
     state = {True: "all of it committed", False: "with changes that were not committed", None: ""}[code["committed"]]
-    yield "code", f"commit {short(code['commit'])} {state}".strip()
+    ran = f", genpipe {code['genpipe']}" if code["genpipe"] else ""
+    yield "code", f"commit {short(code['commit'])} {state}".strip() + ran
     if settings := traced["settings"]:
         chosen = {key: settings[key] for key in ("generator.kind", "steps", "seed") if key in settings}
         yield "settings", f"{settings_of(chosen)}; all {len(settings)} of them in the run"

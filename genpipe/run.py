@@ -40,7 +40,7 @@ def run(directory: Path, changes: Sequence[str], *, allow_dirty: bool = False) -
     project = opened(directory, changes, write=True)
     exit_on_sigterm()
     with locks.held(project.lock("pipeline"), "genpipe run"):  # who works on it is told before anything is asked
-        installed.refresh(project)
+        dag.refresh(project)
         nothing_to_do = not os.environ.get("PREFECT_API_URL") and not work(project)
     if nothing_to_do:
         summary.show(project, {})
@@ -110,7 +110,7 @@ def plan(project: Project) -> list[str]:
     """The stages of the DAG that a run would have to do, with the settings of `project`, written or not."""
     stale, written = set(dag.changed(project)), Project(project.root).params
     stale |= {name for name in STAGES if written.get(name) != project.params.get(name)}
-    stale |= set(installed.changed(project))
+    stale |= dag.outdated(project)
     return dag.with_downstream(stale)
 
 

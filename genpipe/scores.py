@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from genpipe.errors import DataError
+from genpipe.errors import DataError, refuse_newer
 from genpipe.metrics import SCORES
 
 FORMAT = 2  # of metrics.json; raised when a reader of the last one would read it wrongly
@@ -12,9 +12,11 @@ PARTS = ("value", "low", "high", "floor", "baseline")  # of a score
 
 def scored(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Score → its parts, in the order of the file. Raises DataError for a file of another format."""
-    if metrics.get("format") != FORMAT:
+    found = metrics.get("format", 1)
+    refuse_newer("metrics.json", found, FORMAT)
+    if found != FORMAT:
         raise DataError(
-            f"metrics.json is of format {metrics.get('format', 1)}, and this version of genpipe reads format {FORMAT}; "
+            f"metrics.json is of format {found}, and this version of genpipe reads format {FORMAT}; "
             "`genpipe run` or `dvc repro evaluate` writes it anew"
         )
     return {name: {part: float(entry[part]) for part in PARTS} for name, entry in metrics.items() if name in SCORES}

@@ -31,7 +31,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from PIL.Image import Image
 
-from genpipe import membership
+from genpipe import __version__, dag, membership
 from genpipe.data.dataset import Stored
 from genpipe.errors import RegistryError, StageError
 from genpipe.project import Project
@@ -44,8 +44,9 @@ REASON = "genpipe.reason"  # why a run that is FAILED or KILLED ended
 # Of data: what they are, the digest over rows, and DVC's over files.
 DATASET, ROWS, FILES = "genpipe.dataset", "genpipe.data", "genpipe.dvc.data"
 NOTE = "mlflow.note.content"  # the description that a run's page shows
-COMMIT, DIRTY = "mlflow.source.git.commit", "genpipe.dirty"  # DIRTY: whether anything was not in that commit
-ORIGIN = (TRAINING, DATASET, ROWS, FILES, COMMIT, DIRTY)
+# DIRTY: whether anything was not in that commit; VERSION: of genpipe, whose code a commit holds or an installation.
+COMMIT, DIRTY, VERSION = "mlflow.source.git.commit", "genpipe.dirty", "genpipe.version"
+ORIGIN = (TRAINING, DATASET, ROWS, FILES, COMMIT, DIRTY, VERSION)
 SHOWING_DATA = {"evaluation/neighbours.png", "evaluation/report.html"}
 FLUSH_SECONDS, BATCH = 2.0, 900  # MLflow takes at most 1,000 metrics a call
 CODE = (
@@ -131,7 +132,7 @@ def training_run(project: Project, digest: str, config: Mapping[str, Any], resum
 def describe_run(project: Project, run: TrainingRun, digest: str, config: Mapping[str, Any]) -> None:
     """Settings, data and code of a new run."""
     params = [Param(key, str(value)) for key, value in flat(config)]
-    tags = {TRAINING: digest, DATASET: json.dumps(dataset_of(project), ensure_ascii=False)}
+    tags = {TRAINING: digest, VERSION: __version__, DATASET: json.dumps(dataset_of(project), ensure_ascii=False)}
     tags |= {**code_state(project), **dvc_digests(project), **flow_link()}
     run.client.log_batch(run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
     mlflow.log_input(data_input(project), context="training")
@@ -302,7 +303,7 @@ def code_state(project: Project) -> dict[str, str]:
     commit = git(project, "rev-parse", "HEAD").strip()
     if not commit:
         return {}
-    changed = git(project, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
+    changed = git(project, "status", "--porcelain", "--untracked-files=no", "--", *written_by_hand(project))
     return {COMMIT: commit, DIRTY: json.dumps(bool(changed or untracked(project)))}
 
 
@@ -314,7 +315,13 @@ def difference(project: Project) -> str:
 
 def untracked(project: Project) -> list[str]:
     """Files of code, and settings, that git neither knows nor ignores."""
-    return git(project, "ls-files", "--others", "--exclude-standard", "--", *CODE).splitlines()
+    return git(project, "ls-files", "--others", "--exclude-standard", "--", *written_by_hand(project)).splitlines()
+
+
+def written_by_hand(project: Project) -> list[str]:
+    """Those of CODE that a person has to commit: a dvc.yaml that is as genpipe prints it follows from the others."""
+    printed = (project.root / "dvc.yaml").read_text(encoding="utf-8") == dag.document(project)
+    return [name for name in CODE if not (printed and name == "dvc.yaml")]
 
 
 def git(project: Project, *words: str) -> str:

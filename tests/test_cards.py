@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genpipe import cards
-from genpipe.errors import ComparisonError, DataError
+from genpipe.errors import ComparisonError, DataError, FormatError
 from genpipe.metrics import SCORES
 from genpipe.scores import FORMAT, scored
 
@@ -65,13 +65,18 @@ def test_cards_of_two_scores_differ_in_the_score() -> None:
     assert cards.differences(one, other)[0] == "score: frechet_distance against recall"
 
 
-@pytest.mark.parametrize("written", [{}, {"format": FORMAT + 1}])
+@pytest.mark.parametrize("written", [{}, {"format": FORMAT - 1}])
 def test_a_file_of_another_format_is_refused_with_the_remedy(written: dict[str, Any]) -> None:
     metrics = {name: value for name, value in metrics_of().items() if name != "format"} | written
     with pytest.raises(DataError, match=rf"reads format {FORMAT}; `genpipe run` or `dvc repro evaluate`"):
         scored(metrics)
     with pytest.raises(DataError, match="format"):
         cards.card_of(metrics, "recall")
+
+
+def test_a_file_of_a_newer_genpipe_is_refused() -> None:
+    with pytest.raises(FormatError, match=rf"is of format {FORMAT + 1}, made by a newer genpipe; .* upgrade it"):
+        scored(metrics_of() | {"format": FORMAT + 1})
 
 
 def test_every_score_has_an_estimator_with_a_version() -> None:

@@ -11,7 +11,7 @@ from genpipe import checkpoint, training
 from genpipe.config import Choice
 from genpipe.data.arrays import DataSpec
 from genpipe.devices import Compute
-from genpipe.errors import CheckpointError
+from genpipe.errors import CheckpointError, FormatError
 from genpipe.generators import vae
 from genpipe.training import Config, State
 
@@ -99,9 +99,17 @@ def test_a_key_that_came_or_went_counts_as_changed() -> None:
 
 def test_another_format_is_passed_over(tmp_path: Path) -> None:
     file = save(tmp_path, stepped(new(), 1)) / "state.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 0}))
     (note,) = checkpoint.load(tmp_path, new(), IDENTITY).notes
-    assert "has format 99; this genpipe reads 1" in note
+    assert "has format 0; this genpipe reads 1" in note
+
+
+def test_a_checkpoint_of_a_newer_genpipe_is_refused_and_stays(tmp_path: Path) -> None:
+    file = save(tmp_path, stepped(new(), 1)) / "state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
+    with pytest.raises(FormatError, match=r"is of format 99, made by a newer genpipe; .* reads format 1: upgrade it"):
+        checkpoint.load(tmp_path, new(), IDENTITY)
+    assert file.exists()
 
 
 def test_the_last_ones_are_kept(tmp_path: Path) -> None:

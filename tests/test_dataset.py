@@ -12,7 +12,7 @@ import pytest
 
 from genpipe.data import dataset
 from genpipe.data.dataset import Row, Stored
-from genpipe.errors import DataError
+from genpipe.errors import DataError, FormatError
 from genpipe.modalities import image
 from genpipe.sources import digits
 
@@ -74,6 +74,19 @@ def test_another_dataset_in_the_project_is_refused(tmp_path: Path) -> None:
     dataset.add(tmp_path, ABOUT, rows(1))
     with pytest.raises(DataError, match="holds squares; a project has one dataset"):
         dataset.add(tmp_path, digits.DATASET, rows(1))
+
+
+def test_a_dataset_of_a_newer_genpipe_is_refused_and_one_that_says_no_format(tmp_path: Path) -> None:
+    file = dataset.add(tmp_path, ABOUT, rows(1))[0].folder / "dataset.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("format: 1", "format: 2"))
+    with pytest.raises(FormatError, match=r"dataset.yaml is of format 2, made by a newer genpipe; .* upgrade it"):
+        Stored.find(tmp_path)
+    with pytest.raises(FormatError):
+        dataset.add(tmp_path, ABOUT, rows(1, 2))
+    file.write_text(text.replace("format: 1\n", ""))
+    with pytest.raises(DataError, match="says no format; remove the folder and ingest again"):
+        Stored.find(tmp_path)
 
 
 def test_shards_that_a_killed_first_ingest_left_of_another_dataset_are_told(tmp_path: Path) -> None:

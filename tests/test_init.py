@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genpipe import cli, dag, installed
-from genpipe.errors import ConfigError, DataError
+from genpipe import cli, dag, installed, tracking
+from genpipe.errors import ConfigError, DataError, FormatError
 from genpipe.init import init, recipes
 from genpipe.project import Project
 from genpipe.stages import DAG, check
@@ -177,5 +177,37 @@ def test_a_stage_whose_code_is_not_the_recorded_one_is_refused(
 def test_a_project_of_a_newer_genpipe_is_refused(tmp_path: Path) -> None:
     project = init(tmp_path / "new")
     (project.root / installed.FILE).write_text("format: 2\ncode: {}\n")
-    with pytest.raises(ConfigError, match=r"genpipe.yaml is of format 2, made by a newer genpipe; this is 0"):
-        installed.refresh(project)
+    with pytest.raises(FormatError, match=r"genpipe.yaml is of format 2, made by a newer genpipe; .* upgrade it"):
+        dag.refresh(project)
+
+
+def test_stages_of_another_genpipe_are_printed_anew_and_those_of_others_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = init(tmp_path / "new")
+    file = project.root / "dvc.yaml"
+    content = yaml.safe_load(file.read_text())
+    own = {"cmd": "python upload.py", "deps": ["artifacts/evaluate/report.html"]}
+    content["stages"] |= {"upload": own, "polish": {"cmd": "genpipe stage polish"}}
+    content["stages"]["train"]["deps"] = ["artifacts/augment"]
+    file.write_text(yaml.safe_dump({**content, "artifacts": {"model": {"path": "artifacts/train"}}}))
+    assert dag.outdated(project) == {"train", "polish"}
+    dag.refresh(project)
+    assert "dvc.yaml has the stages of the installed genpipe now; commit it" in capsys.readouterr().out
+    after = yaml.safe_load(file.read_text())
+    assert after["stages"] == yaml.safe_load(dag.document(project))["stages"] | {"upload": own}
+    assert after["artifacts"] == {"model": {"path": "artifacts/train"}}
+    assert dag.outdated(project) == set()
+
+
+def test_what_genpipe_keeps_up_to_date_is_no_uncommitted_work(tmp_path: Path) -> None:
+    project = init(tmp_path / "new")
+    for name in (installed.FILE, "dvc.yaml"):  # as an older genpipe would have written them
+        (project.root / name).write_text("stages: {}\n" if name == "dvc.yaml" else "format: 1\ncode: {}\n")
+    git(project.root, "commit", "-aqm", "older")
+    assert dag.outdated(project) == {stage.name for stage in DAG}
+    dag.refresh(project)
+    assert git(project.root, "status", "--porcelain") == " M dvc.yaml\n M genpipe.yaml\n"
+    assert tracking.code_state(project)[tracking.DIRTY] == "false"
+    (project.root / "dvc.yaml").write_text(dag.document(project) + "plots: []\n")
+    assert tracking.code_state(project)[tracking.DIRTY] == "true"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from genpipe import cli, dag, ledger, registry, tracking
+from genpipe import __version__, cli, dag, ledger, registry, tracking
 from genpipe.data import dataset
 from genpipe.data.arrays import write_arrays
 from genpipe.data.dataset import Stored
@@ -111,7 +111,7 @@ def test_a_version_leads_to_its_data_code_settings_training_and_evaluation(
     assert found["data"]["digest"] == digests[0]
     assert (found["data"]["name"], found["data"]["rows"], found["data"]["licence"]) == ("squares", 2, "CC0")
     assert found["data"]["revision"] == commits[0]
-    assert found["code"] == {"commit": commits[0], "committed": True}
+    assert found["code"] == {"commit": commits[0], "committed": True, "genpipe": __version__}
     assert found["settings"]["generator.latent_dim"] == "7"
     assert found["training"]["digest"] == "aaaaaa7000"
     assert found["training"]["page"].endswith(f"/runs/{found['training']['run']}")
@@ -120,7 +120,7 @@ def test_a_version_leads_to_its_data_code_settings_training_and_evaluation(
     assert (found["data"]["revision"], found["data"]["rows"]) == (commits[1], 3)
     assert [(move["kind"], move["why"]) for move in found["promotions"]] == [("promoted", "sharper")]
     (found,) = lineage(project, capsys, "3")["versions"]
-    assert found["code"] == {"commit": commits[1], "committed": False}
+    assert found["code"] == {"commit": commits[1], "committed": False, "genpipe": __version__}
 
 
 def test_a_digest_leads_to_every_version_that_knows_it(
@@ -232,7 +232,7 @@ def test_on_a_whole_project_samples_lead_back_to_data_that_git_names(tmp_path: P
     named = yaml.safe_load((clone.root / "data.dvc").read_text())
     assert (found["data"]["digest"], found["data"]["files"]) == (named["meta"]["rows"], named["outs"][0]["md5"])
     assert (found["data"]["name"], found["data"]["rows"], found["data"]["revision"]) == ("digits", 1797, first)
-    assert found["code"] == {"commit": commit, "committed": True}
+    assert found["code"] == {"commit": commit, "committed": True, "genpipe": __version__}
     assert found["version"]["aliases"] == ["champion"]
     assert answer["samples"]["version"] == found["version"]["number"] == 1
     assert clone.run("genpipe", "lineage", "artifacts/evaluate/report.html", "--json").stdout.count('"number": 1') == 1

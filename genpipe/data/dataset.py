@@ -27,7 +27,7 @@ from genpipe.data.held import MARKED, SAID, Held, Splits, keys_in, keys_of, spli
 from genpipe.data.keys import KEY, packed
 from genpipe.data.rows import STAMP, Chunk, Row, chunks, shard_sized, tabulate
 from genpipe.data.stamps import Stamps
-from genpipe.errors import DataError
+from genpipe.errors import DataError, refuse_newer
 from genpipe.files import written_aside
 
 FORMAT = 1
@@ -79,8 +79,10 @@ class Stored:
     @classmethod
     def read(cls, folder: Path) -> "Stored":
         content = yaml.safe_load((folder / "dataset.yaml").read_text(encoding="utf-8")) or {}
-        if content.pop("format", None) != FORMAT:
-            raise DataError(f"{folder / 'dataset.yaml'} is not of format {FORMAT}; ingest again with this genpipe")
+        found = content.pop("format", 0)
+        refuse_newer(folder / "dataset.yaml", found, FORMAT)
+        if found != FORMAT:
+            raise DataError(f"{folder / 'dataset.yaml'} says no format; remove the folder and ingest again")
         rows, digest = content.pop("rows"), content.pop("digest")
         removed, published = (tuple(content.pop(name, ())) for name in ("removed", "published"))
         numbers = content.pop("shards")  # or how many there are, where they are 0, 1, …

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from genpipe import dag, installed, journal, ledger, locks, registry, stores, tracking
+from genpipe import dag, journal, ledger, locks, registry, stores, tracking
 from genpipe.errors import GenpipeError
 from genpipe.journal import Failure
 from genpipe.metrics import SCORES
@@ -146,7 +146,7 @@ def of_lock(name: str, who: locks.Holder) -> Part:
 
 def changes(project: Project) -> Part:
     """The stages that a run would have to do, and whether the source may hold new rows."""
-    stale = {*dag.changed(project, within_seconds=PATIENCE_SECONDS), *installed.changed(project)}
+    stale = {*dag.changed(project, within_seconds=PATIENCE_SECONDS), *dag.outdated(project)}
     new = ingest.pending(project)
     return {"source": new, "stages": dag.with_downstream(stale | ({"data.dvc"} if new else set()))}
 

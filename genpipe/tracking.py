@@ -49,17 +49,8 @@ COMMIT, DIRTY, VERSION = "mlflow.source.git.commit", "genpipe.dirty", "genpipe.v
 ORIGIN = (TRAINING, DATASET, ROWS, FILES, COMMIT, DIRTY, VERSION)
 SHOWING_DATA = {"evaluation/neighbours.png", "evaluation/report.html"}
 FLUSH_SECONDS, BATCH = 2.0, 900  # MLflow takes at most 1,000 metrics a call
-CODE = (
-    "genpipe",
-    "flows",
-    "tasks",
-    "suites",
-    "params.yaml",
-    "dvc.yaml",
-    "mlflow.yml",
-    "pyproject.toml",
-    "requirements.txt",
-)
+SETTINGS = ("suites", "params.yaml", "dvc.yaml", "mlflow.yml", "pyproject.toml", "requirements.txt")
+CODE = ("genpipe", "flows", "tasks", *SETTINGS)
 
 
 class TrainingRun:

@@ -1,8 +1,10 @@
 """What a Prefect server knows of a project's deployments: when each is due, and how its last runs went."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -26,26 +28,61 @@ from genpipe.errors import ServerError
 BEGUN: list[StateType] = [kind for kind in StateType if kind is not StateType.SCHEDULED]
 
 
+@contextmanager
+def asked() -> Iterator[SyncPrefectClient]:
+    """A client of the server; where it does not answer, or refuses, a ServerError tells so."""
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except (httpx.HTTPError, PrefectException, RuntimeError) as error:  # RuntimeError: an answer of something else
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ServerError(f"the Prefect server {place()} (PREFECT_API_URL) does not answer as one: {said}") from error
+
+
+def place() -> str:
+    """The server's URL, without the password that it may hold."""
+    parts = urlsplit(get_current_settings().api.url or "")
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def seen(names: Sequence[str], count: int) -> dict[str, Any]:
     """The deployments of these names with their schedules, and their last `count` runs, newest first.
 
     Raises ServerError when the server of PREFECT_API_URL does not answer, or refuses.
     """
-    try:
-        with get_client(sync_client=True) as client:
-            found = client.read_deployments(
-                deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[*names]))
-            )
-            runs = last_runs(client, [one.id for one in found], BEGUN, FlowRunSort.START_TIME_DESC, count)
-            called = {str(one.id): one.name for one in found}
-            return {
-                "deployments": [described(client, one) for one in found],
-                "runs": [{"deployment": called[str(run.deployment_id)], **how_it_went(run)} for run in runs],
-            }
-    except (httpx.HTTPError, PrefectException, RuntimeError) as error:  # RuntimeError: an answer of something else
-        url = get_current_settings().api.url
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ServerError(f"the Prefect server {url} (PREFECT_API_URL) does not answer as one: {said}") from error
+    with asked() as client:
+        found = named(client, names)
+        runs = last_runs(client, [one.id for one in found], BEGUN, FlowRunSort.START_TIME_DESC, count)
+        called = {str(one.id): one.name for one in found}
+        return {
+            "deployments": [described(client, one) for one in found],
+            "runs": [{"deployment": called[str(run.deployment_id)], **how_it_went(run)} for run in runs],
+        }
+
+
+def server(names: Sequence[str]) -> dict[str, Any]:
+    """The server's version and the client's, and the work pool of each deployment that the server knows.
+
+    Raises ServerError when the server of PREFECT_API_URL does not answer, or refuses.
+    """
+    with asked() as client:
+        pools = {one.name: one.work_pool_name for one in named(client, names)}
+        return {
+            "url": place(),
+            "version": client.api_version(),
+            "client": client.client_version(),
+            "pools": {name: {"name": pool, "status": state_of(client, pool)} for name, pool in pools.items()},
+        }
+
+
+def state_of(client: SyncPrefectClient, pool: str | None) -> str:
+    """READY when a worker is there."""
+    state = client.read_work_pool(pool).status if pool else None
+    return state.name if state else "NOT_READY"
+
+
+def named(client: SyncPrefectClient, names: Sequence[str]) -> list[DeploymentResponse]:
+    return client.read_deployments(deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[*names])))
 
 
 def last_runs(

@@ -8,13 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from genpipe import __version__
 from genpipe.errors import ConfigError, GenpipeError
-
-if TYPE_CHECKING:
-    from genpipe.status import Ask
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -145,6 +142,9 @@ def add_watching(add: Callable[..., argparse.ArgumentParser]) -> None:
     text = "show the champion, the last runs and their failures, who works on the project, and what is due"
     status = add("status", text, command_status)
     status.add_argument("--json", action="store_true", help="all of it, as JSON")
+    text = "look at versions, disk, device, stores, servers, locks and settings, and say what to do about what is amiss"
+    doctor = add("doctor", text, command_doctor)
+    doctor.add_argument("--json", action="store_true", help="all of it, as JSON")
 
 
 def command_init(arguments: argparse.Namespace) -> None:
@@ -228,16 +228,30 @@ def command_status(arguments: argparse.Namespace) -> int:
     from genpipe import run, status_shown
 
     run.set_defaults()
-    return status_shown.show(arguments.directory, prefect_server(), as_json=arguments.json)
+    return status_shown.show(arguments.directory, seen_by_server if server_named() else None, as_json=arguments.json)
 
 
-def prefect_server() -> "Ask | None":
-    """How to ask the Prefect server; None where none is named, and none is started to look."""
-    if not os.environ.get("PREFECT_API_URL"):
-        return None
+def command_doctor(arguments: argparse.Namespace) -> int:
+    from genpipe import doctor
+
+    return doctor.doctor(arguments.directory, told_by_server if server_named() else None, as_json=arguments.json)
+
+
+def server_named() -> bool:
+    """Whether there is a Prefect server to ask; none is started to look."""
+    return bool(os.environ.get("PREFECT_API_URL"))
+
+
+def seen_by_server(names: Sequence[str], count: int) -> dict[str, Any]:
     from flows import deployments
 
-    return deployments.seen
+    return deployments.seen(names, count)
+
+
+def told_by_server(names: Sequence[str]) -> dict[str, Any]:
+    from flows import deployments
+
+    return deployments.server(names)
 
 
 def command_recipes(arguments: argparse.Namespace) -> None:

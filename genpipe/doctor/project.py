@@ -1,0 +1,193 @@
+"""Checks of a project's own files: settings, git and DVC, locks, the disk, and where training would run."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from genpipe import dag, installed, journal, locks
+from genpipe.doctor import Finding, State
+from genpipe.errors import ConfigError, GenpipeError
+from genpipe.project import Project
+from genpipe.stages import check
+from genpipe.summary import in_bytes
+
+LEAST_BYTES = 200 * 2**20  # without which nothing can be written
+REMOTE_SECONDS = 30
+
+
+def settings(project: Project) -> Iterator[Finding]:
+    """params.yaml, mlflow.yml, the rules for data, and the record of the installed code."""
+    try:
+        check(project)
+        yield Finding("settings", "ok", "params.yaml, mlflow.yml and suites/ are right")
+    except ConfigError as error:
+        yield from (Finding("settings", "wrong", fault, error.remedy) for fault in error.faults)
+    if not (project.root / installed.FILE).exists():
+        return
+    if stale := installed.changed(project):
+        text = f"the installed code of {', '.join(stale)} is not the one that {installed.FILE} names"
+        yield Finding("code", "warning", text, "`genpipe run` takes the installed one, and does these stages again")
+    else:
+        yield Finding("code", "ok", f"{installed.FILE} names the installed code")
+
+
+def versioned(project: Project) -> Iterator[Finding]:
+    """git and DVC under the project."""
+    from genpipe import tracking
+
+    if not tracking.git(project, "rev-parse", "HEAD"):
+        text = "the project is in no commit of git's, so no version can be made again, nor become champion by itself"
+        yield Finding("git", "warning", text, "git init && git add . && git commit")
+    elif tracking.code_state(project)[tracking.DIRTY] == "true":
+        text = "code or settings are not committed: a model of theirs becomes champion only with --allow-dirty"
+        yield Finding("git", "warning", text, "git status, then git commit")
+    else:
+        yield Finding("git", "ok", "all code and settings are committed")
+    try:
+        yield Finding("DVC", "ok", f"cache {cache(project)}")
+    except GenpipeError as error:
+        yield Finding("DVC", "wrong", str(error), "dvc init, in the project's folder")
+
+
+def cache(project: Project) -> Path:
+    return Path(dag.dvc(project, "cache", "dir").strip())
+
+
+def remote(project: Project) -> Iterator[Finding]:
+    """Where data and outputs are kept beside this machine's cache."""
+    named = dag.dvc(project, "config", "--list")
+    known = dict(line.split("=", 1) for line in named.splitlines() if "=" in line)
+    if not (name := known.get("core.remote")):
+        text = "no DVC remote: data and outputs are in this machine's cache only"
+        yield Finding("remote", "warning", text, "dvc remote add --default store PLACE && dvc push")
+        return
+    place = known.get(f"remote.{name}.url", "")
+    if is_relative(project, name):
+        text = f"'{name}' is a place relative to this folder, so another clone looks for it elsewhere: {place}"
+        yield Finding("remote", "warning", text, f"dvc remote modify {name} url {place}")
+    if not urlsplit(place).scheme and not Path(place).is_dir():
+        yield Finding("remote", "wrong", f"'{name}' is not there: {place}", "mount or make it, then `dvc push`")
+    elif (project.root / "data.dvc").exists():
+        missing = json.loads(dag.dvc(project, "status", "--cloud", "--json", "data.dvc", within_seconds=REMOTE_SECONDS))
+        text = f"'{name}' at {place}"
+        if missing:
+            yield Finding("remote", "warning", f"{text} lacks data that data.dvc names", "dvc push")
+        else:
+            yield Finding("remote", "ok", f"{text} holds the data that data.dvc names")
+
+
+def is_relative(project: Project, name: str) -> bool:
+    """Whether DVC's configuration, which the command line tells with absolute paths, names a relative one."""
+    config = ConfigParser(interpolation=None)
+    config.read([project.root / ".dvc" / "config", project.root / ".dvc" / "config.local"], encoding="utf-8")
+    place = config.get(f"'remote \"{name}\"'", "url", fallback="")
+    return bool(place) and not urlsplit(place).scheme and not Path(place).is_absolute()
+
+
+def locked(project: Project) -> Iterator[Finding]:
+    """Locks of ours and of DVC's that a killed process has left."""
+    held = locks.notes(project.lock("pipeline").parent)
+    for name, who in held.items():
+        if who.alive:
+            yield Finding("lock", "ok", f"{name} is held by {who}")
+        else:
+            text = f"{name}: {who} was killed; the system has let go of its lock, and the next run replaces its note"
+            yield Finding("lock", "warning", text, "`genpipe run` goes on where it was")
+    blocking = list(rwlocked(project))
+    yield from blocking
+    if not held and not blocking:
+        yield Finding("lock", "ok", "nobody works on the project, and nothing is left of a killed process")
+    last = journal.runs(project)[-1:]
+    if last and last[0].vanished:
+        text = f"the last run ended without a word in {last[0].stage or 'its beginning'}: `genpipe status`"
+        yield Finding("last run", "warning", text, "`genpipe run` goes on, a training from its last checkpoint")
+
+
+def rwlocked(project: Project) -> Iterator[Finding]:
+    """What DVC's list of paths in use (.dvc/tmp/rwlock) says of processes.
+
+    DVC drops the entries of a number that no process has. If another process has that number by now, as happens after
+    a container has been started again, it takes that one for itself and waits.
+    """
+    file = project.root / ".dvc" / "tmp" / "rwlock"
+    content = json.loads(file.read_text(encoding="utf-8") or "{}") if file.exists() else {}
+    readers = [entry for entries in content.get("read", {}).values() for entry in entries]
+    for number in sorted({int(entry["pid"]) for entry in [*readers, *content.get("write", {}).values()]}):
+        command = command_of(number)
+        if command is None:
+            yield Finding("DVC's lock", "ok", f"process {number} was killed; the next command of DVC drops its entries")
+        elif "dvc" in command:
+            yield Finding("DVC's lock", "ok", f"process {number} is at work: {command}")
+        else:
+            text = f"{file} names process {number}, which is no DVC by now but {command}: DVC waits for it in vain"
+            yield Finding("DVC's lock", "wrong", text, f"rm {file}")
+
+
+def command_of(number: int) -> str | None:
+    """The command line of a living process; None where there is none of that number."""
+    try:
+        return " ".join(psutil.Process(number).cmdline()) or "another process"
+    except psutil.NoSuchProcess:
+        return None
+    except psutil.AccessDenied:
+        return "somebody else's process"
+
+
+def disk(project: Project) -> Iterator[Finding]:
+    """The free room where the project writes, against what it holds: a run writes outputs beside the last ones."""
+    held = sum(size(folder) for folder in (project.data, project.artifacts))
+    places = {"project": project.root, "state": project.state, "cache": cache(project)}
+    for name, place in distinct(places).items():
+        free = shutil.disk_usage(existing(place)).free
+        text = f"{in_bytes(free)} free for {name}, whose data and outputs take {in_bytes(held)}"
+        remedy = "make room; `dvc gc --workspace` drops what no file here names any more"
+        state: State = "wrong" if free < LEAST_BYTES else "warning" if free < held else "ok"
+        yield Finding("disk", state, text, "" if state == "ok" else remedy)
+
+
+def distinct(places: dict[str, Path]) -> dict[str, Path]:
+    """One place a disk, under the names of all that lie on it."""
+    by_disk: dict[int, list[str]] = {}
+    for name, place in places.items():
+        by_disk.setdefault(existing(place).stat().st_dev, []).append(name)
+    return {" and ".join(names): places[names[0]] for names in by_disk.values()}
+
+
+def existing(place: Path) -> Path:
+    """The place, or the nearest folder above it that is there already."""
+    return next(folder for folder in (place, *place.parents) if folder.exists())
+
+
+def size(folder: Path) -> int:
+    files = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def training(project: Project) -> Iterator[Finding]:
+    """What `train.device` and `train.precision` come to here."""
+    from genpipe import devices
+    from genpipe.stages import train
+
+    cfg = project.section("train", train.Config)
+    place = devices.choose_device(cfg.device)
+    chosen = [devices.choose_precision(cfg.precision, place, weights) for weights in (0, devices.BF16_WEIGHTS)]
+    small, large = (devices.Compute(place, dtype).precision for dtype in chosen)
+    larger = f", {large} from {devices.BF16_WEIGHTS:,} weights on" if large != small else ""
+    asked = f"train.device {cfg.device}, train.precision {cfg.precision}"
+    yield Finding("training", "ok", f"on {place.type} in {small}{larger} ({asked})")
+
+
+CHECKS: dict[str, Callable[[Project], Iterator[Finding]]] = {
+    "settings": settings,
+    "git": versioned,
+    "remote": remote,
+    "lock": locked,
+    "disk": disk,
+    "training": training,
+}

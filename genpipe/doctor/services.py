@@ -1,0 +1,67 @@
+"""Checks of the servers and databases that a project names: MLflow's stores, and Prefect's server."""
+
+from collections.abc import Callable, Iterator
+
+from genpipe import stores, tracking
+from genpipe.doctor import Ask, Finding
+from genpipe.project import Project, load_yaml
+
+
+def mlflow(project: Project) -> Iterator[Finding]:
+    """Whether each store answers, and whether a database is of the installed MLflow."""
+    with stores.asked_once():
+        for uri in stores.uris(project):
+            yield from database(uri) if stores.is_database(uri) else server(project, uri)
+
+
+def database(uri: str) -> Iterator[Finding]:
+    if not stores.is_made(uri):
+        yield Finding("MLflow", "ok", f"{stores.shown(uri)} is made by the first run")
+        return
+    found, needed = stores.revision(uri)
+    if found == needed:
+        yield Finding("MLflow", "ok", f"{stores.shown(uri)}, its tables are those of the installed MLflow ({found})")
+    elif found is None:
+        yield Finding("MLflow", "ok", f"{stores.shown(uri)} holds no tables of MLflow's; the first run makes them")
+    else:
+        stores.refuse_other_revision(uri)
+
+
+def server(project: Project, uri: str) -> Iterator[Finding]:
+    count = len(tracking.last_runs(project, 1))
+    yield Finding(
+        "MLflow",
+        "ok",
+        f"{stores.shown(uri)} answers and knows {'trainings' if count else 'no training'} of the project",
+    )
+
+
+def prefect(project: Project, ask: Ask | None) -> Iterator[Finding]:
+    """Whether the server answers, fits, knows the deployments, and has workers for them."""
+    if ask is None:
+        yield Finding("Prefect", "ok", "no server named (PREFECT_API_URL): each run starts one of its own")
+        return
+    names = [str(one.get("name")) for one in load_yaml(project.root / "prefect.yaml").get("deployments") or []]
+    known = ask(names)
+    about = f"server {known['version']} at {known['url']}, client {known['client']}"
+    if known["version"] == known["client"]:
+        yield Finding("Prefect", "ok", about)
+    else:
+        yield Finding(
+            "Prefect", "warning", f"{about}: of unlike versions", "give both the version that genpipe asks for"
+        )
+    for name in names:
+        yield deployed(name, known["pools"].get(name))
+
+
+def deployed(name: str, pool: dict[str, str] | None) -> Finding:
+    """Whether a deployment of prefect.yaml is on the server, and somebody there to run it."""
+    if pool is None:
+        return Finding("deployment", "warning", f"{name} is not deployed", "prefect --no-prompt deploy --all")
+    if pool["status"] != "READY":
+        text = f"{name}: its work pool '{pool['name']}' is {pool['status']}, so that its runs wait"
+        return Finding("deployment", "warning", text, f"prefect worker start --pool {pool['name']}")
+    return Finding("deployment", "ok", f"{name}: its work pool '{pool['name']}' has a worker")
+
+
+CHECKS: dict[str, Callable[[Project], Iterator[Finding]]] = {"MLflow": mlflow}

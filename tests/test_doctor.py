@@ -92,9 +92,10 @@ def test_what_is_amiss_is_told_last_with_its_remedy_and_counted(
     (project.root / "params.yaml").write_text(yaml.safe_dump(content))
     assert cli.main(["doctor", "-C", str(project.root)]) == 1
     *_, fault, remedy, counts = capsys.readouterr().out.strip().splitlines()
-    assert "'vaa'" in fault + remedy
-    assert "remedy: correct the keys that are named" in " ".join((fault + remedy).split())
-    assert counts.endswith("wrong")
+    assert "wrong    settings" in fault
+    assert "'vaa'" in fault
+    assert "remedy: correct the keys that are named" in remedy
+    assert counts.strip().endswith("1 wrong")
 
 
 # The environment

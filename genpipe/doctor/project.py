@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from genpipe import dag, installed, journal, locks
+from genpipe.config import faults_of
 from genpipe.doctor import Finding, State
 from genpipe.errors import ConfigError, GenpipeError
 from genpipe.project import Project
@@ -174,7 +175,9 @@ def training(project: Project) -> Iterator[Finding]:
     from genpipe import devices
     from genpipe.stages import train
 
-    cfg = project.section("train", train.Config)
+    cfg, _ = faults_of(train.Config, project.params.get("train") or {}, "train")
+    if cfg is None:
+        return  # the check of the settings has told why
     place = devices.choose_device(cfg.device)
     chosen = [devices.choose_precision(cfg.precision, place, weights) for weights in (0, devices.BF16_WEIGHTS)]
     small, large = (devices.Compute(place, dtype).precision for dtype in chosen)

@@ -28,12 +28,8 @@ def database(uri: str) -> Iterator[Finding]:
 
 
 def server(project: Project, uri: str) -> Iterator[Finding]:
-    count = len(tracking.last_runs(project, 1))
-    yield Finding(
-        "MLflow",
-        "ok",
-        f"{stores.shown(uri)} answers and knows {'trainings' if count else 'no training'} of the project",
-    )
+    known = "trainings" if tracking.last_runs(project, 1) else "no training yet"
+    yield Finding("MLflow", "ok", f"{stores.shown(uri)} answers, and knows {known} of the project")
 
 
 def prefect(project: Project, ask: Ask | None) -> Iterator[Finding]:
@@ -47,9 +43,8 @@ def prefect(project: Project, ask: Ask | None) -> Iterator[Finding]:
     if known["version"] == known["client"]:
         yield Finding("Prefect", "ok", about)
     else:
-        yield Finding(
-            "Prefect", "warning", f"{about}: of unlike versions", "give both the version that genpipe asks for"
-        )
+        remedy = "give both the version that genpipe asks for"
+        yield Finding("Prefect", "warning", f"{about}: of unlike versions", remedy)
     for name in names:
         yield deployed(name, known["pools"].get(name))
 

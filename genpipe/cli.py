@@ -65,6 +65,13 @@ def parser() -> argparse.ArgumentParser:
     add("recipes", "list the ready sets of settings", command_recipes)
     add("generators", "list the kinds of models, with what each can do", command_generators)
     add("config", "list every key of params.yaml and mlflow.yml with type, default and meaning", command_config)
+    pending = add("pending", "tell what a run would do, and why: new data, settings, code", command_pending)
+    pending.add_argument("--json", action="store_true", help="as JSON")
+    add(
+        "notify-data",
+        "tell the Prefect server that there are new data",
+        command_notify_data,
+    )
     add("dvc", "print dvc.yaml from the table of stages", command_dvc)
     add("ui", "serve MLflow's pages on the project's stores", command_ui)
     return whole
@@ -272,6 +279,18 @@ def command_config(arguments: argparse.Namespace) -> None:
     catalogue.show_config()
 
 
+def command_pending(arguments: argparse.Namespace) -> None:
+    from genpipe import reasons
+
+    reasons.show(arguments.directory, as_json=arguments.json)
+
+
+def command_notify_data(arguments: argparse.Namespace) -> None:
+    from genpipe import run
+
+    run.notify_data(arguments.directory)
+
+
 def command_dvc(arguments: argparse.Namespace) -> None:
     from genpipe import dag
     from genpipe.project import Project
@@ -284,7 +303,9 @@ def command_ui(arguments: argparse.Namespace) -> None:
 
     project = Project.find(arguments.directory)
     server, ui = project.mlflow.server, project.mlflow.ui
-    words = ["--backend-store-uri", server.mlflow_tracking_uri, "--registry-store-uri", str(server.mlflow_registry_uri)]
-    words += ["--default-artifact-root", project.mlflow.tracking.artifacts, "--host", ui.host, "--port", str(ui.port)]
+    # By environment: words are seen by all who list the machine's processes, and a URI may hold a password.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = server.mlflow_tracking_uri
+    os.environ["MLFLOW_REGISTRY_STORE_URI"] = str(server.mlflow_registry_uri)
+    words = ["--default-artifact-root", project.mlflow.tracking.artifacts, "--host", ui.host, "--port", str(ui.port)]
     print(f"MLflow on http://{ui.host}:{ui.port} (Control-C ends it)", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *words])

@@ -23,6 +23,7 @@ OBSERVERS = {
     "genpipe.ledger",
     "genpipe.locks",
     "genpipe.membership",
+    "genpipe.pending",
     "genpipe.plugins",
 }
 LOADED_BY_NAME = {"genpipe.generators", "genpipe.modalities", "genpipe.nn", "genpipe.sources"}

@@ -1,6 +1,7 @@
 """The joint with DVC: dvc.yaml printed from the table of stages, a stage run or skipped, data versioned."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -174,6 +175,40 @@ def has_remote(project: Project) -> bool:
     return bool(dvc(project, "remote", "list").strip())
 
 
+def default_remote(project: Project) -> str | None:
+    """The name of the remote that DVC pushes to; None where there is none."""
+    settings = dict(line.split("=", 1) for line in dvc(project, "config", "--list").splitlines())
+    return settings.get("core.remote")
+
+
+def push_command(*targets: str) -> list[str]:
+    """The command that copies `targets` to the remote, or all that data.dvc and dvc.lock name."""
+    return [*DVC, "push", *targets]
+
+
+def pull_outputs(project: Project) -> list[str]:
+    """Bring the outputs that dvc.lock names from cache or remote; returns what DVC said of stages where it could not.
+
+    Those are made anew, if a run needs them: their outputs were never pushed, or are not in this remote any more.
+    """
+    failed = []
+    for name in (stage for stage, found in status(project).items() if any("changed outs" in part for part in found)):
+        if name in STAGES:
+            try:
+                dvc(project, "pull", "--force", name)
+            except StageError as error:
+                failed.append(f"{name}: {str(error).splitlines()[-1]}")
+    return failed
+
+
+def own_code(project: Project) -> dict[str, str]:
+    """What lets the stages of a project that holds genpipe's code run with that code, not with what is installed."""
+    if not (project.root / "genpipe" / "__init__.py").is_file():
+        return {}
+    paths = [str(project.root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths)}
+
+
 def discard(project: Project, names: Collection[str]) -> None:
     """Delete the outputs of stages, and what dvc.lock says of them, as if they had never run."""
     for path in [project.root / output.path for name in names for output in STAGES[name].writes]:
@@ -195,7 +230,13 @@ def collect_garbage(project: Project, *, cloud: bool) -> None:
 
 def changed(project: Project, within_seconds: float | None = None) -> list[str]:
     """The stages, and data.dvc, whose inputs or outputs are not those of dvc.lock."""
-    return sorted(json.loads(dvc(project, "status", "--json", within_seconds=within_seconds)))
+    return sorted(status(project, within_seconds))
+
+
+def status(project: Project, within_seconds: float | None = None) -> dict[str, list[Any]]:
+    """What DVC says has changed, by stage and `data.dvc`; nothing for what is up to date."""
+    found: dict[str, list[Any]] = json.loads(dvc(project, "status", "--json", within_seconds=within_seconds))
+    return found
 
 
 def with_downstream(stale: Collection[str]) -> list[str]:

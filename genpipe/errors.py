@@ -97,6 +97,12 @@ class StageError(GenpipeError):
     remedy = "see what the stage printed in the log of the run, then `genpipe run`: what is done is not done again"
 
 
+class RefusedDataError(StageError):
+    """Validation stopped the run: too many bad rows, or a rule that the suite says must hold."""
+
+    remedy = "see the bad rows in the report (Data Docs, quarantine.parquet), mend the source or the rules in suites/"
+
+
 class KilledError(StageError):
     """A stage that a signal ended: the memory gave out, or the machine is going down."""
 
@@ -113,6 +119,12 @@ class ServerError(GenpipeError):
     """The Prefect server that is named does not answer."""
 
     remedy = "see that PREFECT_API_URL is right and `prefect server start` runs there; PREFECT_API_AUTH_STRING lets in"
+
+
+class WorkspaceError(GenpipeError):
+    """The machine's clone of a repository: it can't be reached, merged or pushed to."""
+
+    remedy = "`git push` and `git fetch` by hand, as the worker's user, show what is wrong; then start the run again"
 
 
 def remedy_of(error: BaseException) -> str:

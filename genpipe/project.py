@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 from pydantic import AfterValidator
@@ -165,7 +165,7 @@ class Project:
             raise ConfigError(faults) from None
         tracking = os.environ.get("MLFLOW_TRACKING_URI") or given.server.mlflow_tracking_uri
         registry = os.environ.get("MLFLOW_REGISTRY_URI") or given.server.mlflow_registry_uri or tracking
-        place = given.tracking.artifacts
+        place = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or given.tracking.artifacts
         artifacts = place if urlsplit(place).scheme else (self.root / place).as_uri()
         return Mlflow(
             server=Server(mlflow_tracking_uri=self.absolute(tracking), mlflow_registry_uri=self.absolute(registry)),
@@ -181,6 +181,14 @@ class Project:
         if uri.startswith(prefix) and not uri.startswith(prefix + "/") and uri != prefix + ":memory:":
             return prefix + str(self.root / uri.removeprefix(prefix))
         return uri
+
+
+def masked(uri: str) -> str:
+    """A URI as it may be shown: a password is hidden, and a user name, which may be a token."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc or (parts.scheme == "ssh" and parts.password is None):
+        return uri
+    return urlunsplit(parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}"))
 
 
 def load_yaml(file: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from mlflow.models.signature import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from genpipe.errors import RegistryError
-from genpipe.project import Project
+from genpipe.project import Project, masked
 from genpipe.tracking import COMMIT, NOTE, ORIGIN, ROWS, connect, point, reopened, run_origin
 
 MODEL, CODE = "genpipe.model", "genpipe.code"  # tags of a version: digests of its files, and of the code it carries
@@ -104,7 +104,7 @@ def download(project: Project, uri: str) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(uri))
     except MlflowException as error:
-        registry = project.mlflow.server.mlflow_registry_uri
+        registry = masked(str(project.mlflow.server.mlflow_registry_uri))
         raise RegistryError(f"'{uri}' is not in the registry {registry}: {error}") from error
 
 
@@ -115,7 +115,7 @@ def client_of(project: Project) -> Iterator[mlflow.MlflowClient]:
     try:
         yield mlflow.MlflowClient()
     except MlflowException as error:
-        uri = project.mlflow.server.mlflow_registry_uri
+        uri = masked(str(project.mlflow.server.mlflow_registry_uri))
         raise RegistryError(f"the registry {uri} (mlflow.yml, MLFLOW_REGISTRY_URI) answered: {error}") from error
 
 

@@ -87,6 +87,14 @@ def exit_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
+def notify_data(directory: Path) -> None:
+    """Tell the Prefect server that there are new data for the project in `directory`."""
+    set_defaults()
+    from flows import events
+
+    print(f"{events.EVENT} was told to the Prefect server for {events.emit(Project.find(directory))}")
+
+
 def refuse_unfinished(project: Project) -> None:
     from genpipe import removal
 

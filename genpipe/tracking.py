@@ -34,7 +34,8 @@ from PIL.Image import Image
 from genpipe import __version__, dag, membership
 from genpipe.data.dataset import Stored
 from genpipe.errors import RegistryError, StageError
-from genpipe.project import Project
+from genpipe.pending import WHY
+from genpipe.project import Project, masked
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -135,13 +136,14 @@ def describe_run(project: Project, run: TrainingRun, digest: str, config: Mappin
 def connect(project: Project) -> str:
     """Point MLflow at the project's stores; returns the id of its experiment, which is made if need be."""
     settings = project.mlflow
+    uri = masked(settings.server.mlflow_tracking_uri)  # as errors show it
     point(project)
     client, name = mlflow.MlflowClient(), settings.tracking.experiment.name
     try:
         found = client.get_experiment_by_name(name)
         if found and found.lifecycle_stage == "deleted":
             raise RegistryError(
-                f"the experiment '{name}' has been deleted in {settings.server.mlflow_tracking_uri}; restore it there "
+                f"the experiment '{name}' has been deleted in {uri}; restore it there "
                 f"(`mlflow experiments restore -x {found.experiment_id}`), or name another (mlflow.yml)"
             )
         if found:
@@ -149,7 +151,6 @@ def connect(project: Project) -> str:
         server = settings.server.mlflow_tracking_uri.startswith(("http", "databricks"))  # which has a place of its own
         return str(client.create_experiment(name, None if server else settings.tracking.artifacts))
     except MlflowException as error:
-        uri = settings.server.mlflow_tracking_uri
         raise RegistryError(
             f"the tracking store {uri} can't be used (mlflow.yml, MLFLOW_TRACKING_URI): {error}"
         ) from error
@@ -193,7 +194,7 @@ def last_runs(project: Project, count: int) -> list[Run]:
             client.search_runs([place.experiment_id], query, order_by=newest, max_results=count) if place else []
         )
     except MlflowException as error:
-        uri = project.mlflow.server.mlflow_tracking_uri
+        uri = masked(project.mlflow.server.mlflow_tracking_uri)
         raise RegistryError(f"the tracking store {uri} (mlflow.yml, MLFLOW_TRACKING_URI) answered: {error}") from error
 
 
@@ -243,7 +244,7 @@ def run_link(project: Project, run_id: str) -> str:
 def page(project: Project, place: str) -> str:
     """A page on the tracking server, or where `genpipe ui` shows it."""
     uri, ui = project.mlflow.server.mlflow_tracking_uri, project.mlflow.ui
-    base = uri.rstrip("/") if uri.startswith("http") else f"http://{ui.host}:{ui.port}"
+    base = masked(uri).replace("***@", "").rstrip("/") if uri.startswith("http") else f"http://{ui.host}:{ui.port}"
     return f"{base}/#/{place}"
 
 
@@ -325,8 +326,9 @@ def git(project: Project, *words: str) -> str:
 
 
 def flow_link() -> dict[str, str]:
-    """The Prefect flow run that this process works for, which its tasks pass on in the environment."""
+    """The Prefect flow run that this process works for, and why it trains; its tasks pass both on by environment."""
     names = {"GENPIPE_FLOW_RUN_ID": "genpipe.flow_run", "GENPIPE_FLOW_RUN_URL": "genpipe.flow_run_url"}
+    names |= {WHY: "genpipe.why"}
     return {tag: os.environ[name] for name, tag in names.items() if os.environ.get(name)}
 
 

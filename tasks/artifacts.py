@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from genpipe.pending import Pending
 from genpipe.project import Project
 from genpipe.scores import scored
 from genpipe.stages import validate
@@ -15,9 +16,15 @@ def read(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def decision(project: Project) -> str | None:
+    """What validation decided of the present data; None if it did not come so far."""
+    file = project.artifacts / "validate" / "result.json"
+    return str(read(file)["decision"]) if file.exists() else None
+
+
 def validation(project: Project) -> None:
     """A table of the rules with what was found, and a link to Data Docs; nothing, if the stage did not come so far."""
-    if not (project.artifacts / "validate" / "result.json").exists():
+    if decision(project) is None:
         return
     result = read(project.artifacts / "validate" / "result.json")
     shown = ("reason", "action", "success", "bad", "observed", "expectation", "column")
@@ -38,6 +45,16 @@ def scores(project: Project) -> None:
     create_table_artifact(key="scores", table=table, description="Samples against held-out data")
 
 
+def reason(pending: Pending) -> None:
+    """Why this run trains, or registers."""
+    lines = [
+        f"To be done: {', '.join(pending.stages) or 'register'}. Why:",
+        "",
+        *(f"- {one}" for one in pending.reasons),
+    ]
+    create_markdown_artifact(key="reason", markdown="\n".join(lines))
+
+
 def registration(project: Project) -> None:
     """The version with its alias, the gate's verdict on it, and a link to its run in MLflow."""
     registered = read(project.state / "registered.json")
@@ -48,3 +65,18 @@ def registration(project: Project) -> None:
         create_table_artifact(key="verdict", table=verdict["rows"], description=title)
     if registered["run"]:
         create_link_artifact(key="mlflow-run", link=registered["run"], link_text="Training run in MLflow")
+
+
+def champion(project: Project) -> str | None:
+    """The version that the outputs are, if it is the champion; None if not, or if nothing has been registered here."""
+    file = project.state / "registered.json"
+    registered = read(file) if file.exists() else {"alias": ""}
+    return f"{registered['name']} version {registered['version']}" if "champion" in registered["alias"] else None
+
+
+def outcome(project: Project) -> str:
+    """What registering came to, in a sentence or two."""
+    registered = read(project.state / "registered.json")
+    verdict = registered["verdict"] or {"title": "no verdict", "reasons": []}
+    called = f"{registered['name']} version {registered['version']} ({registered['alias'] or 'no alias'})"
+    return " ".join([f"{called}: {verdict['title']}.", *verdict["reasons"]])

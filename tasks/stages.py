@@ -14,7 +14,7 @@ from prefect.runtime import flow_run, task_run
 from prefect.utilities.urls import url_for
 
 from genpipe import dag, journal
-from genpipe.errors import KilledError
+from genpipe.errors import KilledError, RefusedDataError, StageError
 from genpipe.processes import supervise
 from genpipe.project import Project
 from tasks import artifacts
@@ -35,9 +35,13 @@ def ingest(project: Project) -> None:
 
 @task(timeout_seconds=2 * HOUR, cache_policy=NO_CACHE)
 def validate(project: Project) -> None:
-    """Set bad rows aside, or stop."""
+    """Set bad rows aside, or stop: raises RefusedDataError then."""
     try:
         supervised(project, dag.reproduce("validate"))
+    except StageError as error:
+        if artifacts.decision(project) == "stop":
+            raise RefusedDataError(str(error)) from None
+        raise
     finally:  # a refusal, too, is worth looking at
         artifacts.validation(project)
 
@@ -84,7 +88,7 @@ def supervised(project: Project, command: list[str]) -> None:
             log.info(line)
 
     with journal.stage(project, str(task_run.task_name)):
-        supervise(command, project.root, pass_on, identity)
+        supervise(command, project.root, pass_on, identity | dag.own_code(project))
 
 
 def flow_run_url() -> str:

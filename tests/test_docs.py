@@ -157,9 +157,11 @@ class Terminal:
     def served(self, line: str, address: str) -> Iterator[None]:
         """Run a server until the page ends; it must answer first."""
         log = self.clone.root.parent / f"{line.replace(' ', '-').replace('/', '-')}.log"
+        worker = line.startswith("prefect worker")  # whose clones are not to lie in the tester's ~/.genpipe
+        home = {"GENPIPE_HOME": str(self.clone.root.parent / "home")} if worker else {}
         with log.open("w") as out:
             child = subprocess.Popen(
-                ["bash", "-c", f"exec {line}"], cwd=self.place, env=self.clone.env | self.env,
+                ["bash", "-c", f"exec {line}"], cwd=self.place, env=self.clone.env | self.env | home,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, text=True, start_new_session=True,
             )  # fmt: skip
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genpipe import cli, dag, installed, tracking
+from genpipe import PACKAGE, cli, dag, installed, tracking
 from genpipe.errors import ConfigError, DataError, FormatError
 from genpipe.init import init, recipes
 from genpipe.project import Project
@@ -15,7 +15,7 @@ from genpipe.stages import DAG, check
 from tests.pictures import put
 
 FILES = {".dvc", ".dvcignore", ".git", ".gitignore", "README.md", "dvc.yaml", "genpipe.yaml", "mlflow.yml"}
-FILES |= {"params.yaml", "prefect.yaml", "suites"}
+FILES |= {"automations.yaml", "params.yaml", "prefect.yaml", "suites"}
 
 
 @pytest.fixture(autouse=True)
@@ -211,3 +211,9 @@ def test_what_genpipe_keeps_up_to_date_is_no_uncommitted_work(tmp_path: Path) ->
     assert tracking.code_state(project)[tracking.DIRTY] == "false"
     (project.root / "dvc.yaml").write_text(dag.document(project) + "plots: []\n")
     assert tracking.code_state(project)[tracking.DIRTY] == "true"
+
+
+@pytest.mark.parametrize("file", ["prefect.yaml", "automations.yaml"])
+def test_a_project_is_deployed_as_this_repository_is(tmp_path: Path, file: str) -> None:
+    project = init(tmp_path / "new", name="digits")
+    assert (project.root / file).read_text() == (PACKAGE.parent / file).read_text()

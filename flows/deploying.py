@@ -1,0 +1,36 @@
+"""What a deployment must know of the project that it is made in: a `build` step of prefect.yaml."""
+
+import subprocess
+from pathlib import Path
+
+from flows.events import resource
+from genpipe.errors import ConfigError
+from genpipe.project import Project
+from genpipe.workspace import refuse_secrets
+
+
+def project() -> dict[str, str]:
+    """Repository, branch, folder in it, and the resource of its events, of the project in the working directory.
+
+    Raises ConfigError when git does not know where a worker could clone it from.
+    """
+    found = Project.find(Path())
+    url = asked(found, "remote", "get-url", "origin")
+    if not url:
+        raise ConfigError([
+            f"{found.root} has no git remote 'origin', from which a worker could clone it; `git remote add origin URL` "
+            "and `git push origin HEAD`"
+        ])  # fmt: skip
+    refuse_secrets(url)
+    branch = asked(found, "branch", "--show-current")
+    if not branch:
+        raise ConfigError([f"{found.root} is on no branch; `git switch` to the one that retraining should follow"])
+    folder = found.root.relative_to(asked(found, "rev-parse", "--show-toplevel")).as_posix()
+    about = resource(found.mlflow.registry.name)
+    return {"repository": url, "branch": branch, "directory": folder, "resource": about}
+
+
+def asked(project: Project, *words: str) -> str:
+    """What git answers; empty where it has nothing to say."""
+    done = subprocess.run(["git", *words], cwd=project.root, capture_output=True, text=True, check=False)
+    return "" if done.returncode else done.stdout.strip()

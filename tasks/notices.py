@@ -1,0 +1,60 @@
+"""Notifications by Prefect's own blocks, named as `slack-webhook/ops`: addresses and secrets stay in Prefect."""
+
+from collections.abc import Sequence
+
+from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.core import Block
+from prefect.blocks.system import Secret
+from prefect.logging import get_logger
+
+from genpipe.errors import ConfigError
+
+
+def refuse_unknown(names: Sequence[str]) -> None:
+    """Raises ConfigError for names of which the Prefect server has no notification block."""
+    faults = []
+    for name in names:
+        try:
+            load(name)
+        except ValueError as error:
+            faults.append(
+                f"notify names '{name}', which is no notification block of the Prefect server ({error}); names are "
+                "KIND/NAME such as slack-webhook/ops: `prefect block ls` lists them, `prefect block create` makes one"
+            )
+    if faults:
+        raise ConfigError(faults)
+
+
+def load(name: str) -> NotificationBlock:
+    """The block KIND/NAME. Raises ValueError when the Prefect server has none."""
+    import prefect.blocks.notifications  # noqa: F401  # so that Prefect knows the kinds of blocks
+
+    block = Block.load(name)
+    if not isinstance(block, NotificationBlock):
+        raise ValueError(f"it is a {type(block).__name__}")
+    return block
+
+
+def tell(names: Sequence[str], subject: str, body: str) -> list[str]:
+    """Send a message to each block; returns those that did not take it, which is logged and fails nothing."""
+    failed = []
+    for name in names:
+        try:
+            load(name).notify(body=body, subject=subject)  # type: ignore[unused-coroutine]  # none in a sync flow
+        except Exception as error:  # noqa: BLE001  # of whatever service; its words may hold the webhook's secret URL
+            get_logger("prefect.flow_runs").error("%s did not take '%s': %s", name, subject, type(error).__name__)
+            failed.append(name)
+    return failed
+
+
+def secret(name: str | None) -> str | None:
+    """What a Secret block holds. Raises ConfigError when the Prefect server does not know it."""
+    if name is None:
+        return None
+    try:
+        return str(Secret.load(name).get())  # type: ignore[union-attr]  # no coroutine in a sync flow
+    except ValueError:
+        raise ConfigError([
+            f"git_token names the Secret block '{name}', which the Prefect server does not have; `prefect block create "
+            "secret` shows where to make it"
+        ]) from None  # fmt: skip

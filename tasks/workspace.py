@@ -1,0 +1,53 @@
+"""The machine's clone as Prefect tasks: what goes over a network is tried again."""
+
+import subprocess
+import sys
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from genpipe import dag
+from genpipe.errors import StageError
+from genpipe.pending import Pending
+from genpipe.processes import own_environment
+from genpipe.project import Project
+from genpipe.workspace import Workspace
+from tasks.stages import HOUR, supervised
+
+
+@task(timeout_seconds=HOUR, retries=2, retry_delay_seconds=[10, 60], cache_policy=NO_CACHE)
+def fetch(workspace: Workspace) -> None:
+    """Bring the clone to what the repository holds."""
+    workspace.prepare()
+    get_run_logger().info("%s in %s, branch %s", workspace.repository, workspace.folder, workspace.results)
+
+
+@task(timeout_seconds=2 * HOUR, cache_policy=NO_CACHE)
+def pull(project: Project) -> None:
+    """Bring outputs from DVC's remote, so that only what has changed is made anew."""
+    for lacking in dag.pull_outputs(project):
+        get_run_logger().warning("its outputs could not be pulled and are made anew: %s", lacking)
+
+
+@task(timeout_seconds=HOUR, cache_policy=NO_CACHE)
+def ask(project: Project) -> Pending:
+    """What is to be done, and why; asked of the project's own code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "genpipe", "pending", "--json"],
+        cwd=project.root,
+        env=own_environment() | dag.own_code(project),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise StageError(done.stderr.strip().removeprefix("genpipe: "))
+    return Pending.of_json(done.stdout.splitlines()[-1])
+
+
+@task(timeout_seconds=6 * HOUR, retries=2, retry_delay_seconds=[10, 60], cache_policy=NO_CACHE)
+def publish(workspace: Workspace, project: Project, message: str, *targets: str) -> None:
+    """Copy data and outputs to DVC's remote, all or `targets`, and then push the commit that names them."""
+    supervised(project, dag.push_command(*targets))
+    if workspace.publish(project, message):
+        get_run_logger().info("pushed to %s, branch %s: %s", workspace.repository, workspace.results, message)

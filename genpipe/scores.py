@@ -10,6 +10,11 @@ FORMAT = 2  # of metrics.json; raised when a reader of the last one would read i
 PARTS = ("value", "low", "high", "floor", "baseline")  # of a score
 
 
+def logged_name(score: str, part: str) -> str:
+    """How a part of a score is called in MLflow, whose pages fold up what stands before the stroke."""
+    return score if part == "value" else f"{part}/{score}"
+
+
 def scored(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Score → its parts, in the order of the file. Raises DataError for a file of another format."""
     found = metrics.get("format", 1)

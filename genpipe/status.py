@@ -14,10 +14,12 @@ from genpipe.errors import GenpipeError
 from genpipe.journal import Failure
 from genpipe.metrics import SCORES
 from genpipe.project import Project, load_yaml
+from genpipe.scores import logged_name
 from genpipe.stages import ingest
 from genpipe.tracking import Run
 
 SHOWN = 5  # runs of each kind
+SHOWN_PARTS = ("value", "low", "high")  # of a score
 PATIENCE_SECONDS = 30  # with DVC, which on large data may read much
 VANISHED = Failure(
     "Killed",
@@ -82,15 +84,10 @@ def scores_of(project: Project, number: int) -> dict[str, dict[str, float]]:
     run = tracking.found_run(project, version.run_id) if version else None
     values = run.data.metrics if run else {}
     return {
-        name: {part: values[key] for part, key in parts_of(name).items() if key in values}
+        name: {part: values[key] for part in SHOWN_PARTS if (key := logged_name(name, part)) in values}
         for name in SCORES
         if name in values
     }
-
-
-def parts_of(score: str) -> dict[str, str]:
-    """As `register` names them in MLflow."""
-    return {"value": score, "low": f"{score}_low", "high": f"{score}_high"}
 
 
 def reachable(project: Project) -> bool:

@@ -113,7 +113,7 @@ class Verdict:
     def figures(self) -> dict[str, float]:
         """As metrics of a run: difference and interval of each check beside another version."""
         return {
-            f"gate_{check.score}_{name}": value
+            f"gate/{check.score}_{name}": value
             for check in self.checks
             if check.other is not None
             for name, value in {"difference": check.value - check.other, "low": check.low, "high": check.high}.items()

@@ -117,7 +117,7 @@ def test_a_verdict_stands_on_its_version_as_tags_and_as_a_table() -> None:
     table = verdict.markdown().splitlines()
     assert table[0].startswith("**Gate: kept, by the rule better.** Recall 0.605 against 0.9 of version 1: -0.295")
     assert "| Fréchet distance: better | 9 | 11 (version 1) | -2 | -3.137 to -0.8632 | a lower one | yes |" in table
-    assert verdict.figures()["gate_recall_difference"] == pytest.approx(-0.295)
+    assert verdict.figures()["gate/recall_difference"] == pytest.approx(-0.295)
     uncommitted = judged("better", draws([9, 9, 9, 9])).uncommitted("7")
     assert uncommitted.outcome == "uncommitted"
     assert "`genpipe promote 7 --allow-dirty`" in uncommitted.reasons[0]

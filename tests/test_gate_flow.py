@@ -81,7 +81,7 @@ def test_a_worse_model_is_kept_back_and_told_why(clone: Clone) -> None:
     version = client(clone).get_model_version("digits", "2")
     assert version.tags["genpipe.verdict"] == "kept"
     assert "| Fréchet distance: better |" in version.description
-    assert client(clone).get_run(version.run_id).data.metrics["gate_frechet_distance_low"] > 0
+    assert client(clone).get_run(version.run_id).data.metrics["gate/frechet_distance_low"] > 0
     clone.run("genpipe", "stage", "register")
     assert noted(clone) == found  # a verdict stands
 

@@ -20,7 +20,7 @@ from tests import projects
 from tests.test_journal import killed_run
 
 NAME = "genpipe"  # the default of mlflow.yml
-SCORES = {"frechet_distance": 12.5, "frechet_distance_low": 11.0, "frechet_distance_high": 14.25, "recall": 0.75}
+SCORES = {"frechet_distance": 12.5, "low/frechet_distance": 11.0, "high/frechet_distance": 14.25, "recall": 0.75}
 HOLDING = """
 import sys
 from pathlib import Path

@@ -21,7 +21,7 @@ from genpipe.errors import DataError
 from genpipe.files import write_json
 from genpipe.project import Project
 from genpipe.registry import EVALUATION, digest_of
-from genpipe.scores import scored
+from genpipe.scores import logged_name, scored
 from genpipe.stages import validate
 from genpipe.verdict import ALLOW_DIRTY, Verdict, of_tags
 
@@ -209,11 +209,7 @@ def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> reg
 
 def scores(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The values of metrics.json, with interval, floor and baseline, as MLflow names them."""
-    return {
-        name if part == "value" else f"{name}_{part}": value
-        for name, score in scored(metrics).items()
-        for part, value in score.items()
-    }
+    return {logged_name(name, part): value for name, score in scored(metrics).items() for part, value in score.items()}
 
 
 def card(project: Project, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ OBSERVERS = {
     "genpipe.membership",
     "genpipe.pending",
     "genpipe.plugins",
+    "genpipe.recording",
 }
 LOADED_BY_NAME = {"genpipe.generators", "genpipe.modalities", "genpipe.nn", "genpipe.sources"}
 OBSERVERS |= {"genpipe.processes", "genpipe.progress", "genpipe.project", "genpipe.registry"}

@@ -5,17 +5,19 @@ Every path, store and lock is resolved from the project's root, whatever the wor
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import yaml
 from pydantic import AfterValidator
 
 from genpipe.config import Field, parse, settings
 from genpipe.errors import ConfigError
+from genpipe.files import written_aside
 from genpipe.metrics import SCORES
 
 T = TypeVar("T")
@@ -36,6 +38,9 @@ class Experiment:
 class Tracking:
     experiment: Experiment = Experiment()
     artifacts: str = Field(default="mlartifacts", description="folder or URI of the files of runs")
+    patience_seconds: float = Field(
+        default=600.0, ge=0, description="how long a training goes on while the store of runs does not answer"
+    )
 
 
 @settings
@@ -144,8 +149,20 @@ class Project:
         return self.root / ".genpipe"
 
     def lock(self, name: str) -> Path:
-        """The file that whoever works on a stage, or on the whole pipeline, locks."""
+        """The file that whoever runs the pipeline, runs a stage, or moves the champion locks."""
         return self.state / "locks" / f"{name}.lock"
+
+    @property
+    def identity(self) -> str:
+        """The name of this folder's state, drawn once: by it runs in a shared store know whose checkpoints they have.
+
+        Whoever asks holds the lock of the stages.
+        """
+        file = self.state / "identity"
+        if not file.exists():
+            with written_aside(file) as aside:
+                aside.write_text(uuid4().hex, encoding="utf-8")
+        return file.read_text(encoding="utf-8")
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -169,7 +186,7 @@ class Project:
         artifacts = place if urlsplit(place).scheme else (self.root / place).as_uri()
         return Mlflow(
             server=Server(mlflow_tracking_uri=self.absolute(tracking), mlflow_registry_uri=self.absolute(registry)),
-            tracking=Tracking(experiment=given.tracking.experiment, artifacts=artifacts),
+            tracking=replace(given.tracking, artifacts=artifacts),
             registry=given.registry,
             gate=given.gate,
             ui=given.ui,

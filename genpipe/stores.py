@@ -1,15 +1,22 @@
-"""What can be told of MLflow's stores before MLflow opens them: opening makes a database, and migrates an old one."""
+"""MLflow's stores before MLflow opens them: opening makes a database, and migrates an old one.
+
+A SQLite store is made as a whole: of several processes that find none one makes it, and a kill leaves no half of one.
+"""
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock
+
 from genpipe.errors import RegistryError
+from genpipe.files import written_aside
 from genpipe.project import Project
 
+SQLITE = "sqlite:///"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 CONNECT_SECONDS = 5
 # MLflow asks a server that does not answer again for four minutes; whoever only looks wants to know it at once.
@@ -44,8 +51,23 @@ def shown(uri: str) -> str:
 
 def is_made(uri: str) -> bool:
     """Whether there is anything to ask: a SQLite file comes into being with the first run."""
-    file = Path(uri.removeprefix("sqlite:///"))
-    return not uri.startswith("sqlite:///") or (file.is_file() and file.stat().st_size > 0)
+    file = Path(uri.removeprefix(SQLITE))
+    return not uri.startswith(SQLITE) or (file.is_file() and file.stat().st_size > 0)
+
+
+def make(uri: str, fill: Callable[[str], object]) -> None:
+    """See to it that the database `uri` is there: `fill` is given the URI of an empty one beside it.
+
+    Other kinds of stores are made by their servers.
+    """
+    file = Path(uri.removeprefix(SQLITE))
+    if is_made(uri) or not file.is_absolute():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        if not is_made(uri):
+            with written_aside(file) as aside:
+                fill(f"{SQLITE}{aside}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Training runs in MLflow. With registry.py and served_model.py the only modules that import mlflow.
+"""Training runs in MLflow. With recording.py, registry.py and served_model.py the only modules that import mlflow.
 
 A training is found by its digest (of configuration, data and code), kept as the tag `genpipe.training` of its run.
 """
@@ -6,14 +6,12 @@ A training is found by its digest (of configuration, data and code), kept as the
 import json
 import logging
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from textwrap import shorten
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -25,15 +23,14 @@ import mlflow
 import yaml
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Experiment, Metric, RunTag
 from mlflow.entities import Run as Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from PIL.Image import Image
 
-from genpipe import __version__, dag, membership
+from genpipe import dag, membership, stores
 from genpipe.data.dataset import Stored
-from genpipe.errors import RegistryError, StageError
+from genpipe.errors import RegistryError
 from genpipe.pending import WHY
 from genpipe.project import Project, masked
 
@@ -44,116 +41,31 @@ TRAINING, RESTORED, VALIDATION = "genpipe.training", "genpipe.restored", "genpip
 REASON = "genpipe.reason"  # why a run that is FAILED or KILLED ended
 # Of data: what they are, the digest over rows, and DVC's over files.
 DATASET, ROWS, FILES = "genpipe.dataset", "genpipe.data", "genpipe.dvc.data"
+STATE = "genpipe.state"  # `Project.identity` of whoever has the run's checkpoints
+REOPENED = "genpipe.reopened"  # how and when a run had ended that is open again for a moment
 NOTE = "mlflow.note.content"  # the description that a run's page shows
 # DIRTY: whether anything was not in that commit; VERSION: of genpipe, whose code a commit holds or an installation.
 COMMIT, DIRTY, VERSION = "mlflow.source.git.commit", "genpipe.dirty", "genpipe.version"
 ORIGIN = (TRAINING, DATASET, ROWS, FILES, COMMIT, DIRTY, VERSION)
 SHOWING_DATA = {"evaluation/neighbours.png", "evaluation/report.html"}
-FLUSH_SECONDS, BATCH = 2.0, 900  # MLflow takes at most 1,000 metrics a call
+EXISTS, RETRIES = "RESOURCE_ALREADY_EXISTS", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"  # as MLflow calls them
 SETTINGS = ("suites", "params.yaml", "dvc.yaml", "mlflow.yml", "pyproject.toml", "requirements.txt")
 CODE = ("genpipe", "flows", "tasks", *SETTINGS)
 
 
-class TrainingRun:
-    """The open run of one training: points go out in batches, and none twice after a resume."""
-
-    def __init__(self, client: mlflow.MlflowClient, run: Run) -> None:
-        self.client, self.run_id = client, run.info.run_id
-        self._last = {key: self._last_step(key) for key in run.data.metrics if not key.startswith("system/")}
-        self._pictured = self._pictured_steps()
-        self._waiting: list[Metric] = []
-        self._flushed = time.monotonic()
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Record the values of a step; a point that the run holds already is left out."""
-        now = int(time.time() * 1000)
-        self._waiting += [Metric(k, float(v), now, step) for k, v in values.items() if step > self._last.get(k, -1)]
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
-
-    def picture(self, step: int, image: Image) -> None:
-        """Add a picture of samples; all of them are one slider over steps in MLflow's page."""
-        if step not in self._pictured:
-            self.client.log_image(self.run_id, image, key="samples", step=step)
-
-    def flush(self) -> None:
-        """Send what waits."""
-        for first in range(0, len(self._waiting), BATCH):
-            self.client.log_batch(self.run_id, metrics=self._waiting[first : first + BATCH])
-        self._waiting, self._flushed = [], time.monotonic()
-
-    def _last_step(self, key: str) -> int:
-        return max(point.step for point in self.client.get_metric_history(self.run_id, key))
-
-    def _pictured_steps(self) -> set[int]:
-        names = [PurePosixPath(file.path).name for file in self.client.list_artifacts(self.run_id, "images")]
-        return {int(found[1]) for name in names if (found := re.match(r"samples\Wstep\W(\d+)\W", name))}
-
-
-@contextmanager
-def training_run(project: Project, digest: str, config: Mapping[str, Any], resumed: bool) -> Iterator[TrainingRun]:
-    """Open the run of the training `digest`: the one that was interrupted, or a new one.
-
-    A training that was resumed from its checkpoint goes on in its run even if that has FINISHED.
-
-    It ends as FINISHED, as KILLED when the training was asked to stop, as FAILED on any other error.
-    """
-    experiment = connect(project)
-    finished = ("FINISHED",) if resumed else ()
-    found = find_run(project, digest, ("RUNNING", "KILLED", "FAILED", "SCHEDULED", *finished))
-    with mlflow.start_run(
-        run_id=found.info.run_id if found else None,
-        experiment_id=experiment,
-        run_name=None if found else f"{config['generator']['kind']}-{digest[:8]}",
-        log_system_metrics=True,
-    ) as active:
-        try:
-            run = TrainingRun(mlflow.MlflowClient(), mlflow.get_run(active.info.run_id))
-            if not found:
-                describe_run(project, run, digest, config)
-            log_rows(project, run.run_id, membership.TRAINED)  # again in a resumed run, which may have died before
-            yield run
-            run.flush()
-        except Exception as error:
-            mlflow.set_tag(REASON, shorten(str(error), 500))
-            if isinstance(error, StageError):
-                mlflow.end_run("KILLED")
-            raise
-
-
-def describe_run(project: Project, run: TrainingRun, digest: str, config: Mapping[str, Any]) -> None:
-    """Settings, data and code of a new run."""
-    params = [Param(key, str(value)) for key, value in flat(config)]
-    tags = {TRAINING: digest, VERSION: __version__, DATASET: json.dumps(dataset_of(project), ensure_ascii=False)}
-    tags |= {**code_state(project), **dvc_digests(project), **flow_link()}
-    run.client.log_batch(run.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
-    mlflow.log_input(data_input(project), context="training")
-    mlflow.log_dict(dict(config), "config.json")
-    if uncommitted := difference(project):
-        mlflow.log_text(uncommitted, "git.diff")
-
-
 def connect(project: Project) -> str:
     """Point MLflow at the project's stores; returns the id of its experiment, which is made if need be."""
-    settings = project.mlflow
-    uri = masked(settings.server.mlflow_tracking_uri)  # as errors show it
     point(project)
-    client, name = mlflow.MlflowClient(), settings.tracking.experiment.name
-    try:
-        found = client.get_experiment_by_name(name)
-        if found and found.lifecycle_stage == "deleted":
-            raise RegistryError(
-                f"the experiment '{name}' has been deleted in {uri}; restore it there "
-                f"(`mlflow experiments restore -x {found.experiment_id}`), or name another (mlflow.yml)"
-            )
-        if found:
-            return str(found.experiment_id)
-        server = settings.server.mlflow_tracking_uri.startswith(("http", "databricks"))  # which has a place of its own
-        return str(client.create_experiment(name, None if server else settings.tracking.artifacts))
-    except MlflowException as error:
+    with answered(project):
+        for uri in stores.uris(project):
+            stores.make(uri, lambda empty: mlflow.MlflowClient(empty, empty).search_experiments(max_results=1))
+        found = experiment_of(project)
+    if found.lifecycle_stage == "deleted":
         raise RegistryError(
-            f"the tracking store {uri} can't be used (mlflow.yml, MLFLOW_TRACKING_URI): {error}"
-        ) from error
+            f"the experiment '{found.name}' has been deleted in {masked(stores.uris(project)[0])}; restore it there "
+            f"(`mlflow experiments restore -x {found.experiment_id}`), or name another (mlflow.yml)"
+        )
+    return str(found.experiment_id)
 
 
 def point(project: Project) -> None:
@@ -163,12 +75,53 @@ def point(project: Project) -> None:
     mlflow.set_registry_uri(server.mlflow_registry_uri or server.mlflow_tracking_uri)
 
 
-def find_run(project: Project, digest: str, states: tuple[str, ...]) -> Run | None:
-    """The latest run of the training `digest` in one of `states`."""
+def experiment_of(project: Project) -> Experiment:
+    """The project's experiment; it is made if need be, by this process or by another one in the same moment."""
+    client, settings = mlflow.MlflowClient(), project.mlflow
+    name, uri = settings.tracking.experiment.name, settings.server.mlflow_tracking_uri
+    if found := client.get_experiment_by_name(name):
+        return found
+    server = uri.startswith(("http", "databricks"))  # which has a place of its own
+    try:
+        client.create_experiment(name, None if server else settings.tracking.artifacts)
+    except MlflowException as error:
+        if error.error_code != EXISTS:
+            raise
+    return experiment_of(project)
+
+
+@contextmanager
+def answered(project: Project, *also: type[Exception]) -> Iterator[None]:
+    """What fails with the store of runs becomes a RegistryError that names it; so do errors of the kinds `also`."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (MlflowException, *also)):
+            raise
+        uri = masked(project.mlflow.server.mlflow_tracking_uri)
+        raise RegistryError(
+            f"the tracking store {uri} can't be used (mlflow.yml, MLFLOW_TRACKING_URI): {error}"
+        ) from error
+
+
+@contextmanager
+def few_retries() -> Iterator[None]:
+    """MLflow asks a server that does not answer again for seconds, not for minutes: a training waits for each try."""
+    before = os.environ.get(RETRIES)
+    os.environ[RETRIES] = "2"
+    try:
+        yield
+    finally:
+        os.environ.pop(RETRIES) if before is None else os.environ.update({RETRIES: before})
+
+
+def find_run(project: Project, digest: str, states: tuple[str, ...], *, own: bool = False) -> Run | None:
+    """The latest run of the training `digest` in one of `states`; with `own`, of this project's state only."""
     runs = mlflow.MlflowClient().search_runs(
         [connect(project)], f"tags.`{TRAINING}` = '{digest}'", order_by=["attributes.start_time DESC"]
     )
-    return next((run for run in runs if run.info.status in states), None)
+    mine = [run for run in runs if not own or run.data.tags.get(STATE, project.identity) == project.identity]
+    return next((run for run in mine if run.info.status in states), None)
 
 
 def training_runs(project: Project) -> list[Run]:
@@ -187,35 +140,18 @@ def last_runs(project: Project, count: int) -> list[Run]:
     """The newest runs of trainings, asked for without making the experiment. Raises RegistryError."""
     point(project)
     query, newest = f"tags.`{TRAINING}` LIKE '%'", ["attributes.start_time DESC"]
-    try:
+    with answered(project):
         client = mlflow.MlflowClient()
         place = client.get_experiment_by_name(project.mlflow.tracking.experiment.name)
         return list(
             client.search_runs([place.experiment_id], query, order_by=newest, max_results=count) if place else []
         )
-    except MlflowException as error:
-        uri = masked(project.mlflow.server.mlflow_tracking_uri)
-        raise RegistryError(f"the tracking store {uri} (mlflow.yml, MLFLOW_TRACKING_URI) answered: {error}") from error
 
 
 def steps_done(run: Run) -> int:
     """The last step of which a run holds a figure."""
     points = run.data.to_proto().metrics
     return max((point.step for point in points if not point.key.startswith("system/")), default=0)
-
-
-def restored_run(project: Project, digest: str, config: Mapping[str, Any], curves: list[dict[str, float]]) -> str:
-    """The id of a run made from a training's outputs, for a store that has never seen it; tagged as restored."""
-    experiment = connect(project)
-    with mlflow.start_run(experiment_id=experiment, run_name=f"{config['generator']['kind']}-{digest[:8]}") as active:
-        run = TrainingRun(mlflow.MlflowClient(), active)
-        describe_run(project, run, digest, config)
-        log_rows(project, run.run_id, membership.TRAINED)
-        mlflow.set_tag(RESTORED, "true")
-        for row in curves:
-            run.log(int(row["step"]), {key: value for key, value in row.items() if key != "step" and value == value})
-        run.flush()
-    return str(run.run_id)
 
 
 def run_origin(project: Project, run_id: str | None) -> dict[str, str]:
@@ -388,10 +324,25 @@ def log_figures(project: Project, run_id: str, values: Mapping[str, float]) -> N
 
 @contextmanager
 def reopened(run_id: str) -> Iterator[None]:
-    """Make a run that has ended the active one; afterwards, and after a failure, it ends as it did and when it did."""
-    before = mlflow.get_run(run_id).info
+    """Make a run that has ended the active one; afterwards, and after a failure, it ends as it did and when it did.
+
+    A tag says how that was, for whoever finds the run open after a kill.
+    """
+    client, before = mlflow.MlflowClient(), mlflow.get_run(run_id).info
+    client.set_tag(run_id, REOPENED, f"{before.status} {before.end_time or ''}".strip())
     try:
         with mlflow.start_run(run_id=run_id):
             yield
     finally:
-        mlflow.MlflowClient().set_terminated(run_id, before.status, before.end_time)
+        close(client, client.get_run(run_id))
+
+
+def close(client: mlflow.MlflowClient, run: Run) -> None:
+    """End a run that a process has left open: as KILLED, or as it had ended before it was opened again."""
+    run_id, before = run.info.run_id, run.data.tags.get(REOPENED)
+    status, _, ended = (before or "KILLED").partition(" ")
+    client.set_terminated(run_id, status, int(ended) if ended else None)
+    if before:
+        client.delete_tag(run_id, REOPENED)
+    else:
+        client.set_tag(run_id, REASON, "its process was killed")

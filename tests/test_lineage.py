@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from genpipe import __version__, cli, dag, ledger, registry, tracking
+from genpipe import __version__, cli, dag, ledger, recording, registry, tracking
 from genpipe.data import dataset
 from genpipe.data.arrays import write_arrays
 from genpipe.data.dataset import Stored
@@ -49,7 +49,7 @@ def add_version(project: Project, weights: str) -> int:
     write_json(train / "config.json", {"digest": f"training of {weights}"})
     write_json(project.artifacts / "evaluate" / "metrics.json", {"of": weights})
     config = {"generator": {"kind": "gan", "latent_dim": 7}, "steps": 30, "seed": 2}
-    with tracking.training_run(project, f"{weights}7000", config, resumed=False) as run:
+    with recording.training_run(project, f"{weights}7000", config, resumed=False) as run:
         run_id = run.run_id
     tags = {
         **tracking.run_origin(project, run_id),

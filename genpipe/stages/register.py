@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from genpipe import code, dag, ledger, modalities, registry, tracking
+from genpipe import code, dag, ledger, modalities, recording, registry, tracking
 from genpipe.config import Field, parse, plain, settings
 from genpipe.data.arrays import ORIGIN, Arrays, DataSpec
 from genpipe.data.dataset import Stored
@@ -39,6 +39,7 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     Raises DataError when train or evaluate have not run. What the registry holds already is not made again.
     """
     config, metrics = read(project, "train/config.json"), read(project, "evaluate/metrics.json")
+    recording.end_abandoned(project)
     ledger.reconcile(project)
     version, text = registry.find_version(project, model_digest(project)), card(project, config, metrics)
     if version is None or not is_complete(version, project):
@@ -62,6 +63,7 @@ def shown(project: Project) -> dict[str, Path]:
 
 def pending(project: Project) -> bool:
     """Whether the registry lacks a version of this model with this evaluation; if not, its version is noted anew."""
+    recording.end_abandoned(project)
     ledger.reconcile(project)
     version = registry.find_version(project, model_digest(project))
     if version is None or not is_complete(version, project):
@@ -173,12 +175,13 @@ def evaluation_digest(project: Project) -> str:
 
 def training_of(project: Project, config: Mapping[str, Any]) -> str:
     """The id of the run that trained the model; where this store has none, of one made from the outputs."""
-    for states in (("FINISHED",), ("RUNNING", "FAILED", "KILLED")):  # the outputs prove that it came to its end
-        if found := tracking.find_run(project, config["digest"], states):
+    done, ended = ("FINISHED",), ("FAILED", "KILLED")  # of its own the outputs prove that it came to its end
+    for states, own in ((done, True), (done, False), (ended, True)):
+        if found := tracking.find_run(project, config["digest"], states, own=own):
             return str(found.info.run_id)
     with (project.artifacts / "train" / "curves.csv").open(encoding="utf-8", newline="") as file:
         curves = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-    return tracking.restored_run(project, config["digest"], config["train"], curves)
+    return recording.restored_run(project, config["digest"], config["train"], curves)
 
 
 def new_version(project: Project, run_id: str, config: Mapping[str, Any]) -> registry.ModelVersion:

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from genpipe import checkpoint, code, devices, modalities, progress, sampling, tracking, training
+from genpipe import checkpoint, code, devices, modalities, progress, recording, sampling, training
 from genpipe.config import Field, Plugin, parse, plain, settings
 from genpipe.curve import Curve
 from genpipe.data.arrays import Arrays, DataSpec
@@ -139,10 +139,13 @@ def recorded(session: Session) -> None:
         recorder: Recorder | None = None
         if session.compute.leads:
             resumed = session.state.step > 0
-            opened = tracking.training_run(session.project, session.digest, plain(session.cfg), resumed)
+            opened = recording.training_run(session.project, session.digest, plain(session.cfg), resumed)
             recorder = stack.enter_context(opened)
             for row in session.curve.rows:  # a store that knows nothing of the steps before gets their points too
                 recorder.log(int(row["step"]), {name: value for name, value in row.items() if name != "step"})
+            for file in sorted((session.folder / "samples").glob("step-*.png")):
+                with Image.open(file) as image:
+                    recorder.picture(int(file.stem.removeprefix("step-")), image.copy())
         train(session, recorder)
         if recorder:
             publish(session)
@@ -226,8 +229,8 @@ def train(session: Session, recorder: Recorder | None) -> None:
                 if state.step in pictured:
                     recorder.picture(state.step, picture(session))
                 if stopped or last or state.step % cfg.checkpoint_every_steps == 0:
-                    recorder.flush()
                     save(session, keep=1 if last else cfg.checkpoint_keep)
+                    recorder.flush()  # which ends a training whose store stays away; its checkpoint is written by then
                 show(state.step)
             if stopped:
                 raise StageError(f"stopped at step {state.step:,} of {cfg.steps:,}; the next run resumes there")

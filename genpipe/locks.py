@@ -13,7 +13,9 @@ from filelock import FileLock, Timeout
 
 from genpipe.errors import LockedError
 from genpipe.files import write_json
+from genpipe.project import Project
 
+ORPHAN_SECONDS = 5.0  # a stage whose run or whose DVC was killed is waited for: it is about to stop
 SLACK_SECONDS = 2.0  # by which the time of a note and the beginning of its process may differ
 
 
@@ -53,6 +55,32 @@ def held(file: Path, purpose: str, wait_seconds: float = 0) -> Iterator[None]:
     finally:
         note.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def alone(project: Project, purpose: str) -> Iterator[None]:
+    """Hold the locks of the pipeline and of the stages: nobody else is at work here. Raises LockedError otherwise."""
+    stage = held(project.lock("stage"), purpose, ORPHAN_SECONDS)
+    with held(project.lock("pipeline"), purpose), stage:
+        yield
+
+
+@contextmanager
+def working(project: Project, purpose: str) -> Iterator[None]:
+    """Hold the lock of the stages, one of which runs at a time. Raises LockedError when somebody else is at work."""
+    with held(project.lock("stage"), purpose, ORPHAN_SECONDS):
+        refuse_beside_others(project.lock("pipeline"), purpose)
+        yield
+
+
+def refuse_beside_others(file: Path, purpose: str) -> None:
+    """Raises LockedError, which names the holder, when a process that did not start this one holds the lock `file`."""
+    import psutil
+
+    who = holder(file.with_suffix(".json"))
+    if who is None or who.pid not in [process.pid for process in psutil.Process().parents()]:
+        with held(file, purpose):
+            return
 
 
 def holder(note: Path) -> Holder | None:

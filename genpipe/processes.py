@@ -5,14 +5,18 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 
 import psutil
 
 from genpipe.errors import KilledError, StageError
 
 DVC_COMMENT = "ERROR: failed to reproduce"
+STARTER = "GENPIPE_STARTER"  # in the environment of a child: the process that supervises it
+WATCH_SECONDS = 0.5
 GRACE_SECONDS = 30.0  # between the request to stop (a stage writes its checkpoint) and the kill
 
 
@@ -29,7 +33,7 @@ def supervise(
     with subprocess.Popen(
         command,
         cwd=folder,
-        env={**own_environment(), **(environment or {})},
+        env={**own_environment(), **(environment or {}), STARTER: str(os.getpid())},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -46,6 +50,8 @@ def supervise(
             end_group(child)
             for line in child.stdout:  # what it said when it was asked to stop
                 passed_on(line.rstrip())
+    if child.returncode < 0:
+        raise killed(-child.returncode)
     if child.returncode:
         raise failure(last)
 
@@ -60,10 +66,36 @@ def failure(lines: Sequence[str]) -> StageError:
     comment = next((line for line in lines if line.startswith(DVC_COMMENT)), "")
     code = int(found[1]) if (found := re.search(r"exited with (-?\d+)$", comment)) else 0
     if signalled := -code if code < 0 else max(code - 128, 0):  # of the stage itself, or as a shell tells it
-        return KilledError(f"the stage was ended by signal {signalled}; 9 is often the memory's end")
+        return killed(signalled)
     said = [line for line in lines if line.strip() and line != comment]
     own = [number for number, line in enumerate(said) if line.startswith("genpipe: ")]
     return StageError("\n".join(said[own[-1] :] if own else said[-1:]).removeprefix("genpipe: "))
+
+
+def killed(signalled: int) -> KilledError:
+    return KilledError(f"the stage was ended by signal {signalled}; 9 is often the memory's end")
+
+
+def stop_with_whoever_started_this() -> None:
+    """Let SIGTERM reach this process, on which a stage checkpoints, once the flow or the DVC that started it is gone.
+
+    What was killed can't end its children, and no stage is to work on for nobody, with its lock.
+    """
+    started_by = [int(os.environ[STARTER])] if STARTER in os.environ else []
+    started_by += [os.getppid()] if "DVC_STAGE" in os.environ else []  # which DVC sets for the commands of stages
+    if started_by:
+        Thread(target=stop_after_any, args=(os.getpid(), started_by), daemon=True).start()
+
+
+def stop_after_any(process: int, others: Sequence[int]) -> None:
+    """Send SIGTERM to `process` when the first of `others` has ended."""
+    try:
+        watched = [psutil.Process(other) for other in others]
+        while all(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in watched):
+            time.sleep(WATCH_SECONDS)
+    except psutil.NoSuchProcess:
+        pass  # it ended while we looked
+    os.kill(process, signal.SIGTERM)
 
 
 def end_group(child: subprocess.Popen[str]) -> None:

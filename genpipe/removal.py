@@ -10,7 +10,6 @@ import sys
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -107,9 +106,7 @@ def unfinished(project: Project) -> bool:
 
 def erase(project: Project, request: Request) -> None:
     """Every step of a removal, each of which changes nothing when it has been taken before."""
-    with ExitStack() as stack:
-        for stage in ("ingest", *HOLDING):
-            stack.enter_context(locks.held(project.lock(stage), PURPOSE, ORPHAN_SECONDS))
+    with locks.held(project.lock("stage"), PURPOSE, ORPHAN_SECONDS):
         stored = dataset.remove(project.data, request.ids)
         version(project, stored)
         dag.discard(project, HOLDING)

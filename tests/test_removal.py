@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 
-from genpipe import cli, dag, removal, run
+from genpipe import cli, dag, locks, removal, run
 from genpipe.data import dataset
 from genpipe.data.arrays import Arrays
 from genpipe.data.dataset import Row, Stored
@@ -273,7 +273,9 @@ def test_a_stage_that_outlives_the_killed_command_is_waited_for(project: Project
     gone, other = in_split(project, "train"), in_split(project, "test")
     command = [sys.executable, "-m", "genpipe", "data", "remove", name_of(gone), "--gc", "--yes"]
     first = subprocess.Popen(command, cwd=project.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while removal.unfinished(project) or not project.lock("validate").with_suffix(".json").exists():
+    while removal.unfinished(project) or "stage validate" not in locks.holder(
+        project.lock("stage").with_suffix(".json")
+    ):
         assert first.poll() is None
         time.sleep(0.005)
     first.kill()

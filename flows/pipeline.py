@@ -3,13 +3,12 @@
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from prefect import flow
-from prefect.runtime import flow_run
 
-from genpipe import dag, journal, locks
+from flows.claim import claimed
+from genpipe import dag
 from genpipe.errors import GenpipeError
 from genpipe.project import Project
 from genpipe.stages import check
@@ -45,15 +44,10 @@ def pipeline(directory: Path = Path()) -> dict[str, float]:
     faults of the settings, before anything runs, and LockedError when another run works on the project.
     """
     project = Project.find(directory)
-    with locks.held(project.lock("pipeline"), "genpipe run"), recorded(project, "genpipe run"):
+    with claimed(project, "genpipe run"):
         check(project)
         dag.refresh(project)
         return {stage.name: timed(stage, project) for stage in ORDER}
-
-
-def recorded(project: Project, purpose: str) -> AbstractContextManager[None]:
-    """Have the project's journal tell how this flow run goes."""
-    return journal.recorded(project, purpose, str(flow_run.id or ""), stages.flow_run_url())
 
 
 def timed(stage: Callable[[Project], None], project: Project) -> float:

@@ -3,8 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from difflib import unified_diff
 from io import StringIO
 from pathlib import Path
@@ -17,7 +17,6 @@ from genpipe.project import Project
 from genpipe.stages import STAGES, check
 from genpipe.verdict import ALLOW_DIRTY
 
-ORPHAN_SECONDS = 5.0  # for which a stage of a command that was killed is waited for
 # Nothing is sent anywhere, and no console is filled with what the stages say themselves; a user's own setting wins.
 DEFAULTS = {
     # Threads that spin while they wait made small networks up to 13 times slower beside another busy process.
@@ -40,7 +39,8 @@ def run(directory: Path, changes: Sequence[str], *, allow_dirty: bool = False) -
         os.environ[ALLOW_DIRTY] = "true"  # register runs in a process below
     project = opened(directory, changes, write=True)
     exit_on_sigterm()
-    with alone(project, "genpipe run"):  # who works on it is told before anything is asked
+    with locks.alone(project, "genpipe run"):  # who works on it is told before anything is asked
+        dag.forget_dead_holders(project)
         dag.refresh(project)
         nothing_to_do = not os.environ.get("PREFECT_API_URL") and not work(project)
     if nothing_to_do:
@@ -135,28 +135,9 @@ def run_stage(directory: Path, name: str) -> None:
     config = project.section(name, stage.Config)
     processes.stop_with_whoever_started_this()
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one holds the lock for all
-    lock = working(project, f"genpipe stage {name}") if leads else nullcontext()
+    lock = locks.working(project, f"genpipe stage {name}") if leads else nullcontext()
     with journal.telling(project, name), lock:
         stage.run(config, project)
-
-
-@contextmanager
-def alone(project: Project, purpose: str) -> Iterator[None]:
-    """Hold the locks of the pipeline and of the stages: nobody else is at work here. Raises LockedError otherwise."""
-    stage = locks.held(project.lock("stage"), purpose, ORPHAN_SECONDS)
-    with locks.held(project.lock("pipeline"), purpose), stage:
-        yield
-
-
-@contextmanager
-def working(project: Project, purpose: str) -> Iterator[None]:
-    """Hold the lock of the stages, of which one runs at a time. Raises LockedError when anybody else is at work here.
-
-    A stage whose run or whose DVC was killed is waited for: it is about to stop.
-    """
-    with locks.held(project.lock("stage"), purpose, ORPHAN_SECONDS):
-        locks.refuse_beside_others(project.lock("pipeline"), purpose)
-        yield
 
 
 def change(project: Project, changes: Sequence[str], *, write: bool) -> Project:

@@ -17,8 +17,9 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.utilities.urls import url_for
 
-from flows.pipeline import ORDER, recorded
-from genpipe import dag, keeping, locks
+from flows.claim import claimed
+from flows.pipeline import ORDER
+from genpipe import dag, keeping
 from genpipe.pending import WHY, Pending
 from genpipe.project import Project
 from genpipe.run import set_defaults
@@ -61,7 +62,7 @@ def retrain(
         workspace.fetch(clone)
         project = clone.project(directory)
         keeping.refuse_losable(project, clone.folder)
-        with locks.held(project.lock("pipeline"), "retrain"), recorded(project, "retrain"):
+        with claimed(project, "retrain"):
             if not dag.own_code(project):
                 dag.refresh(project)
             workspace.pull(project)

@@ -272,9 +272,9 @@ def forget_dead_holders(project: Project) -> None:
     try:
         written = file.stat().st_mtime
         record = json.loads(file.read_text(encoding="utf-8"))
-        read = {path: [one for one in holders if lives(one, written)] for path, holders in record["read"].items()}
-        write = {path: one for path, one in record["write"].items() if lives(one, written)}
-        kept = {"read": {path: holders for path, holders in read.items() if holders}, "write": write}
+        read = {path: [one for one in them if lives(one, written)] for path, them in record.get("read", {}).items()}
+        write = {path: one for path, one in record.get("write", {}).items() if lives(one, written)}
+        kept = {"read": {path: them for path, them in read.items() if them}, "write": write}
         if kept != record:
             write_json(file, kept)
     except json.JSONDecodeError:

@@ -36,6 +36,7 @@ class Clone:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.root),
             "PREFECT_HOME": str(self.root.parent / f"{self.root.name}-prefect"),
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240",  # on a machine with other work
             "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",  # the trainings here are short
             "COLUMNS": "160",
         }

@@ -1,5 +1,6 @@
 """Faults caused for real in a flow: cancelled, killed, out of time. Nothing is lost and nothing is left behind."""
 
+import json
 import re
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests import clones
+from tests import clones, waiting
 from tests.clones import Clone
 
 pytestmark = pytest.mark.slow
@@ -109,9 +110,7 @@ def test_a_cancelled_flow_checkpoints_first_and_leaves_no_process(clone: Clone) 
 
 def test_a_killed_stage_is_retried_and_resumes_in_the_same_run(clone: Clone) -> None:
     with running(clone) as flow:
-        end = time.monotonic() + 120
-        while "resumed at step" not in log(clone) and time.monotonic() < end:
-            time.sleep(0.05)
+        waiting.until(lambda: "resumed at step" in log(clone), "resumed training")
         (stage, *_) = stage_processes(clone)
         stage.send_signal(signal.SIGKILL)
         assert flow.wait(300) == 0, log(clone)
@@ -138,11 +137,36 @@ def test_a_time_out_ends_the_whole_group(clone: Clone, tmp_path: Path) -> None:
     assert list(clone.root.glob(".genpipe/checkpoints/*/step-*"))  # it was asked to stop before it was killed
 
 
-def test_a_second_run_is_told_who_works_on_the_project(clone: Clone) -> None:
-    clone.params(train={**TRAIN, "steps": 400_000})
+def wait_for_stage(clone: Clone) -> psutil.Process:
+    return waiting.until(lambda: stage_processes(clone), "stage train")[0]
+
+
+def test_whoever_comes_second_is_told_and_the_first_ends_well(clone: Clone) -> None:
+    clone.params(train={**TRAIN, "steps": 3000})
     with running(clone) as flow:
-        end = time.monotonic() + 60
-        while not stage_processes(clone) and time.monotonic() < end:
-            time.sleep(0.05)
-        told = clone.run("genpipe", "run", code=1).stderr
-    assert f"the project is in use by process {flow.pid} (genpipe run" in told
+        wait_for_stage(clone)
+        by_flow = f"the project is in use by process {flow.pid} (genpipe run, since"
+        assert by_flow in clone.run("genpipe", "run", code=1).stderr
+        by_either = r"genpipe stage (train|augment): the project is in use by process \d+ \(genpipe (run|stage train)"
+        for stage in ("train", "augment"):  # what another stage reads is not rewritten either
+            assert re.search(by_either, clone.run("genpipe", "stage", stage, code=1).stderr)
+        assert "is being blocked by" in clone.run("dvc", "repro", "augment", code=255).stderr
+        assert flow.wait(300) == 0, log(clone)
+    assert json.loads(clone.run("dvc", "status", "--json").stdout) == {}
+    assert {run.info.status for run in training_runs(clone)} <= {"FINISHED", "KILLED"}
+
+
+def test_a_run_beside_dvc_is_told_and_a_stage_whose_dvc_is_killed_checkpoints_and_stops(clone: Clone) -> None:
+    clone.params(train={**TRAIN, "steps": 400_000, "checkpoint_every_steps": 400_000})
+    dvc = subprocess.Popen(["dvc", "repro", "train"], cwd=clone.root, env=clone.env, stdout=subprocess.DEVNULL)
+    stage = wait_for_stage(clone)
+    known = {run.info.run_id for run in training_runs(clone)}
+    waiting.until(lambda: {run.info.run_id for run in training_runs(clone)} - known, "run of the training")
+    told = clone.run("genpipe", "run", code=1).stderr
+    assert f"the project is in use by process {stage.pid} (genpipe stage train" in told
+    dvc.kill()
+    dvc.wait()
+    stage.wait(60)
+    newest = max(clone.root.glob(".genpipe/checkpoints/*/step-*"), key=lambda file: file.stat().st_mtime)
+    assert 0 < int(newest.name.removeprefix("step-")) < 400_000
+    assert "RUNNING" not in {run.info.status for run in training_runs(clone)}

@@ -91,7 +91,7 @@ def test_a_second_writer_is_told_who_holds_the_lock(tmp_path: Path) -> None:
     ):
         in_thread(lambda: locks.held(file, "genpipe stage train").__enter__())
     with locks.held(file, "free again"):
-        assert locks.holder(file.with_suffix(".json")).startswith(f"process {os.getpid()} (free again")
+        assert str(locks.holder(file.with_suffix(".json"))).startswith(f"process {os.getpid()} (free again")
 
 
 def in_thread(action: object) -> None:

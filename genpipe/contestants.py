@@ -14,11 +14,12 @@ import numpy as np
 
 from genpipe import registry, sampling, tracking, versions
 from genpipe.bench import Bench, Plan
+from genpipe.code import carried_digest
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.data.keys import packed
 from genpipe.devices import choose_device
-from genpipe.drawing import about, drawn_here, find
-from genpipe.errors import ComparisonError, DataError, StageError
+from genpipe.drawing import about, drawn_here, find, model_digest
+from genpipe.errors import ComparisonError, DataError, RegistryError, StageError
 from genpipe.project import Project
 from genpipe.stages import evaluate
 
@@ -49,11 +50,27 @@ class Contestant:
 
 
 def of_version(project: Project, version: registry.ModelVersion) -> Contestant:
-    """Raises RegistryError when its files are gone, and DataError when they are not genpipe's."""
-    folder = registry.download(project, f"models:/{version.name}/{version.version}")
+    """Raises RegistryError when its files are gone or were changed, and DataError when they are not genpipe's."""
+    folder = whole(project, version)
     conditional = versions.signature(folder).conditional
     options = json.loads(version.tags.get(SAMPLING, "{}"))
     return described(name_of(version), folder, conditional, options, registered=True)
+
+
+def whole(project: Project, version: registry.ModelVersion) -> Path:
+    """The files of a version. Raises RegistryError when they are gone, or not those that were registered."""
+    folder, found = registry.download(project, f"models:/{version.name}/{version.version}"), dict[str, str]()
+    if registry.MODEL in version.tags:
+        found[registry.MODEL] = model_digest(folder)
+    if registry.CODE in version.tags:  # versions of older genpipes have none
+        found[registry.CODE] = carried_digest(folder / "code" / "genpipe", folder / registry.SERVED.name)
+    for tag, digest in found.items():
+        if digest != version.tags[tag]:
+            raise RegistryError(
+                f"the files of version {version.version} of {version.name} are not those that were registered: their "
+                f"digest {tag} is {digest[:12]}…, not {version.tags[tag][:12]}…; the alias champion stays where it is"
+            )
+    return folder
 
 
 def of_folder(folder: Path, name: str) -> Contestant:

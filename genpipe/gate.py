@@ -92,7 +92,7 @@ def reasons(checks: Sequence[Check], missing: Sequence[str]) -> list[str]:
     if failed := [*missing, *(check.sentence for check in checks if not check.holds)]:
         return failed
     ruling = [check.sentence for check in checks if check.rule in ("better", "not worse")]
-    rest = dict.fromkeys(check.title.lower() for check in checks if check.rule in ("guard", "limit"))
+    rest = dict.fromkeys(SCORES[check.score].noun for check in checks if check.rule in ("guard", "limit"))
     return [*ruling, f"Its guards and limits hold: {', '.join(rest)}." if rest else "There are no limits."]
 
 

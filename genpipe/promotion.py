@@ -13,17 +13,16 @@ import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
-from genpipe import ledger, registry, versions
-from genpipe.code import carried_digest
+from genpipe import contestants, ledger, registry, versions
 from genpipe.data.arrays import DataSpec
-from genpipe.drawing import about, labels_of, model_digest
+from genpipe.drawing import about, labels_of
 from genpipe.errors import RegistryError
 from genpipe.project import Project
 from genpipe.registry import EVALUATION, ModelVersion
 from genpipe.tracking import COMMIT, DIRTY
 from genpipe.verdict import of_tags
 
-PROBED = 4  # samples that a version must give
+PROBED, PROBE_SECONDS = 4, 900.0  # samples that a version must give, and how long a busy machine may take for them
 SHOWN = 100  # characters of a verdict in the table; all of it stands in the version's description
 
 
@@ -72,8 +71,7 @@ def history(directory: Path) -> None:
 def refuse_untrusted(project: Project, version: ModelVersion) -> None:
     """Raises RegistryError, or StageError, unless a version is whole, as it was registered, and can be sampled."""
     refuse_unregistered(version)
-    folder = registry.download(project, f"models:/{version.name}/{version.version}")
-    refuse_other_files(folder, version)
+    folder = contestants.whole(project, version)
     probe(folder, version)
 
 
@@ -98,19 +96,6 @@ def refuse_uncommitted(project: Project, version: ModelVersion) -> None:
         )
 
 
-def refuse_other_files(folder: Path, version: ModelVersion) -> None:
-    """Raises RegistryError when the files of a version are not those that were registered."""
-    found = {registry.MODEL: model_digest(folder)}
-    if registry.CODE in version.tags:  # versions of older genpipes have none
-        found[registry.CODE] = carried_digest(folder / "code" / "genpipe", folder / registry.SERVED.name)
-    for tag, digest in found.items():
-        if digest != version.tags[tag]:
-            raise RegistryError(
-                f"the files of version {version.version} of {version.name} are not those that were registered: their "
-                f"digest {tag} is {digest[:12]}…, not {version.tags[tag][:12]}…; nothing was moved"
-            )
-
-
 def probe(folder: Path, version: ModelVersion) -> None:
     """Draw samples from a version's files in a fresh process.
 
@@ -118,7 +103,8 @@ def probe(folder: Path, version: ModelVersion) -> None:
     code fails.
     """
     data, asked = DataSpec.of(about(folder)["data"]), versions.signature(folder)
-    drawn = versions.sampled(folder, asked.rows(labels_of(data, PROBED, None)), {**asked.options, "seed": 0})
+    rows = asked.rows(labels_of(data, PROBED, None))
+    drawn = versions.sampled(folder, rows, {**asked.options, "seed": 0}, seconds=PROBE_SECONDS)
     content = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["signature"]
     promised = json.loads(content["outputs"])[0]["tensor-spec"]
     shape, dtype = (PROBED, *promised["shape"][1:]), promised["dtype"]

@@ -14,6 +14,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.entities import LifecycleStage, Run
 from mlflow.entities.model_registry import ModelVersion as ModelVersion
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
@@ -22,7 +23,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from genpipe.errors import RegistryError
 from genpipe.project import Project, masked
-from genpipe.tracking import COMMIT, NOTE, ORIGIN, ROWS, connect, point, reopened, run_origin
+from genpipe.tracking import COMMIT, NOTE, ORIGIN, ROWS, connect, found_run, point, reopened, run_origin
 
 MODEL, CODE = "genpipe.model", "genpipe.code"  # tags of a version: digests of its files, and of the code it carries
 EVALUATION, EVALUATOR = "genpipe.evaluation", "genpipe.evaluator"  # digests of its scores and of what scored it
@@ -39,9 +40,9 @@ def digest_of(*files: Path) -> str:
 
 def find_version(project: Project, digest: str) -> ModelVersion | None:
     """The version of the project's registered model whose files have this digest."""
-    connect(project)
     query = f"name = '{project.mlflow.registry.name}' and tags.`{MODEL}` = '{digest}'"
-    return next(iter(mlflow.MlflowClient().search_model_versions(query)), None)
+    with client_of(project) as client:
+        return next(iter(client.search_model_versions(query)), None)
 
 
 def log_version(
@@ -49,23 +50,24 @@ def log_version(
 ) -> ModelVersion:
     """Log the model of folder `model` with the source folder `code` to the run, and register it as a new version.
 
-    It has its `tags` from the first moment: a second try after a failure finds it by them.
+    It has its `tags` from the first moment: a second try after a failure finds it by them. Raises RegistryError when a
+    store refuses it.
     """
-    connect(project)
-    with reopened(run_id):
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(SERVED),
-            artifacts={"model": str(model)},
-            code_paths=[str(code)],
-            pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
-            signature=signature,
-            input_example=pd.DataFrame({column: [0, 1, 2] for column in signature.inputs.input_names()}),
-        )
-    client, name = mlflow.MlflowClient(), project.mlflow.registry.name
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    return client.create_model_version(name, logged.model_uri, run_id=run_id, model_id=logged.model_id, tags=dict(tags))
+    with client_of(project) as client:
+        with reopened(run_id):
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(SERVED),
+                artifacts={"model": str(model)},
+                code_paths=[str(code)],
+                pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
+                signature=signature,
+                input_example=pd.DataFrame({column: [0, 1, 2] for column in signature.inputs.input_names()}),
+            )
+        name, uri = project.mlflow.registry.name, logged.model_uri
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        return client.create_model_version(name, uri, run_id=run_id, model_id=logged.model_id, tags=dict(tags))
 
 
 def signature(takes: tuple[str, ...], params: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> ModelSignature:
@@ -77,23 +79,27 @@ def signature(takes: tuple[str, ...], params: Mapping[str, Any], shape: tuple[in
     )
 
 
-def describe_version(version: ModelVersion, tags: Mapping[str, str], text: str) -> None:
-    """Put a description and tags on a version. Its run gets the same description, which links the two."""
-    client = mlflow.MlflowClient()
-    linked = f"{text}\n\n{links(client.get_model_version(version.name, version.version))}"  # its tags as they are now
-    client.update_model_version(version.name, version.version, linked)
-    client.set_tag(str(version.run_id), NOTE, linked)
-    for key, value in tags.items():
-        client.set_model_version_tag(version.name, version.version, key, value)
+def describe_version(project: Project, version: ModelVersion, tags: Mapping[str, str], text: str) -> None:
+    """Put a description and tags on a version. Its run, if it is still there, gets the description too."""
+    run = found_run(project, version.run_id)
+    with client_of(project) as client:
+        now = client.get_model_version(version.name, version.version)  # its tags as they are now
+        linked = f"{text}\n\n{links(now, run)}"
+        client.update_model_version(version.name, version.version, linked)
+        if run and run.info.lifecycle_stage == LifecycleStage.ACTIVE:  # MLflow changes no run that was deleted
+            client.set_tag(run.info.run_id, NOTE, linked)
+        for key, value in tags.items():
+            client.set_model_version_tag(version.name, version.version, key, value)
 
 
-def links(version: ModelVersion) -> str:
+def links(version: ModelVersion, run: Run | None) -> str:
     """What a version was made from, in Markdown; pages are named without a host, so that they hold on any server."""
-    number, run = version.version, mlflow.get_run(str(version.run_id)).info
+    number = version.version
     data, commit = (version.tags.get(tag, "not known")[:12] for tag in (ROWS, COMMIT))
+    page = f"[this training](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" if run else ""
     return (
         f"[Version {number}](#/models/{version.name}/versions/{number}) of "
-        f"[this training](#/experiments/{run.experiment_id}/runs/{run.run_id}), data `{data}`, commit `{commit}`. "
+        f"{page or 'a training whose run has been deleted'}, data `{data}`, commit `{commit}`. "
         f"`genpipe lineage {number}` tells more."
     )
 
@@ -110,7 +116,7 @@ def download(project: Project, uri: str) -> Path:
 
 @contextmanager
 def client_of(project: Project) -> Iterator[mlflow.MlflowClient]:
-    """A client of the project's registry; what fails with it becomes a RegistryError that names the store."""
+    """A client of the project's stores; what fails with it becomes a RegistryError that names the registry."""
     point(project)
     try:
         yield mlflow.MlflowClient()

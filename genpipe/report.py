@@ -56,6 +56,7 @@ def page(metrics: Mapping[str, Any], pictures: Mapping[str, str], curves: Sequen
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["number"] = number
+    environment.filters["words"] = words
     return environment.get_template("report.html.j2").render(
         rows=[row(name, metrics[name]) for name in SCORES if name in metrics],
         verdict=verdict(metrics),
@@ -72,7 +73,7 @@ def verdict(metrics: Mapping[str, Any]) -> list[str]:
     names = [name for name in SCORES if name in metrics and name not in COPYING]
     beaten = [name for name in names if beyond(name, metrics[name], "baseline")]
     level = [name for name in names if not behind(name, metrics[name], "floor")]
-    titles = ", ".join(SCORES[name].title.lower() for name in level)
+    titles = ", ".join(SCORES[name].noun for name in level)
     real = f"As good as real data on {len(level)}: {titles}." if level else "Behind real data on all of them."
     memorised = copying(*(metrics[name] for name in COPYING))
     return [f"Better than the baseline on {len(beaten)} of {len(names)} scores.", real, memorised]
@@ -147,6 +148,11 @@ def number(value: float) -> str:
     size = abs(float(f"{value:.3g}"))
     digits = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
     return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def words(name: str) -> str:
+    """The name of a key, or of an estimator, as people write it."""
+    return name.replace("_", " ").replace("frechet", "Fréchet")
 
 
 def data_uri(picture: Path) -> str:

@@ -8,6 +8,7 @@ from genpipe.metrics import SCORES
 
 FORMAT = 2  # of metrics.json; raised when a reader of the last one would read it wrongly
 PARTS = ("value", "low", "high", "floor", "baseline")  # of a score
+HEADINGS = ("score", "value", "interval", "real data", "baseline")  # of a table for people
 
 
 def logged_name(score: str, part: str) -> str:
@@ -25,3 +26,12 @@ def scored(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
             "`genpipe run` or `dvc repro evaluate` writes it anew"
         )
     return {name: {part: float(entry[part]) for part in PARTS} for name, entry in metrics.items() if name in SCORES}
+
+
+def lines(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Each score as people read it, under HEADINGS."""
+    found = list[tuple[str, ...]]()
+    for name, score in scored(metrics).items():
+        value, low, high, floor, baseline = (f"{part:.3f}" for part in score.values())
+        found.append((SCORES[name].title, value, f"{low} to {high}", floor, baseline))
+    return found

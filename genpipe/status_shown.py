@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genpipe import ages, status
+from genpipe.metrics import SCORES
 from genpipe.project import Project
 from genpipe.status import Ask, Part
 
@@ -84,7 +85,7 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, score in scores.items():
         interval = f"{score['low']:.4g} to {score['high']:.4g}" if {"low", "high"} <= set(score) else ""
-        table.add_row(name.replace("_", " "), f"{score['value']:.4g}", f"[dim]{interval}[/dim]")
+        table.add_row(SCORES[name].title, f"{score['value']:.4g}", f"[dim]{interval}[/dim]")
     return table
 
 

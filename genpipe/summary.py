@@ -8,7 +8,7 @@ from rich.table import Table
 
 from genpipe.estimate import Estimate
 from genpipe.project import Project
-from genpipe.scores import scored
+from genpipe.scores import HEADINGS, lines
 
 TITLE = "Samples against held-out data"
 
@@ -90,8 +90,7 @@ def show(project: Project, seconds: Mapping[str, float]) -> None:
 def score_table(project: Project) -> Table:
     """The scores of metrics.json."""
     metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
-    table = Table("score", "value", "interval", "real data", "baseline", title=TITLE, title_justify="left")
-    for name, score in scored(metrics).items():
-        value, low, high, floor, baseline = (f"{part:.3f}" for part in score.values())
-        table.add_row(name.replace("_", " "), value, f"{low} to {high}", floor, baseline)
+    table = Table(*HEADINGS, title=TITLE, title_justify="left")
+    for line in lines(metrics):
+        table.add_row(*line)
     return table

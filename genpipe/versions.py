@@ -21,6 +21,8 @@ from genpipe.files import write_json
 
 SERVED = "served_model.py"
 RAISED = re.compile(r"(?:\w+\.)*(\w+(?:Error|Exception|Exit|Interrupt))(?::|$)")  # the end of a traceback
+# So long a Prefect run gives evaluate, which draws as many samples (tasks/stages.py): what takes longer hangs.
+LONGEST_SECONDS = 6 * 3600.0
 MOST_LINES = 8  # of what a failed version said
 TYPES = {"boolean": (bool,), "long": (int,), "double": (int, float), "string": (str,)}
 Rows = Mapping[str, Sequence[int]]
@@ -56,17 +58,27 @@ def signature(folder: Path) -> Signature:
     )
 
 
-def sampled(folder: Path, rows: Rows, params: Mapping[str, Any]) -> np.ndarray:
+def sampled(folder: Path, rows: Rows, params: Mapping[str, Any], *, seconds: float = LONGEST_SECONDS) -> np.ndarray:
     """One example a row, as stored, (N, *shape), from the version in `folder`; `params` are seed and options.
 
-    Raises ConfigError for options that the version refuses, and StageError when its own code fails.
+    Raises ConfigError for options that the version refuses, and StageError when its own code fails or takes longer than
+    so many seconds, after which it is ended.
     """
     refuse_types(signature(folder).types, params)
     with TemporaryDirectory() as scratch:
         request, out = Path(scratch) / "request.json", Path(scratch) / "samples.npy"
         write_json(request, {"model": str(folder), "rows": rows, "params": params, "out": str(out)})
         command = [sys.executable, "-P", str(folder / SERVED), str(request)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds
+            )
+        except subprocess.TimeoutExpired:
+            count = len(next(iter(rows.values())))
+            raise StageError(
+                f"the version's own code gave no answer to {count:,} samples within {seconds:,.0f} seconds and was "
+                "ended; it hangs, or this machine is too slow for it"
+            ) from None
         if done.returncode:
             raise failure(done.returncode, done.stderr)
         return np.load(out, allow_pickle=False)  # type: ignore[no-any-return]

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from rich.console import Console
 
-from genpipe import ledger, registry
+from genpipe import ledger, registry, summary
+from genpipe.data import dataset
+from genpipe.errors import RegistryError
 from genpipe.files import write_json
 from genpipe.gate import Opponent, decide
 from genpipe.project import Gate, Project
@@ -16,6 +19,7 @@ from genpipe.stages import register
 from genpipe.tracking import COMMIT, DIRTY, code_state, connect
 from genpipe.verdict import CHECKS, OUTCOME, Verdict, of_tags
 from tests import projects
+from tests.test_estimate import ABOUT, rows
 
 NAME = "genpipe"  # the default of mlflow.yml
 KEPT = Verdict("kept", "better", (), ("It is not shown to be better.",))
@@ -122,3 +126,42 @@ def test_a_version_whose_run_is_gone_has_no_link(project: Project) -> None:
     mlflow.MlflowClient().create_model_version(NAME, "nowhere", run_id="0" * 32)
     register.note(project, version(project, 3))
     assert json.loads(register.noted_file(project).read_text())["run"] == ""
+
+
+def test_a_version_is_described_though_its_run_has_been_deleted(project: Project) -> None:
+    gone = mlflow.MlflowClient().create_model_version(NAME, "nowhere", run_id="0" * 32)
+    registry.describe_version(project, gone, {"team": "blue"}, "About it.")
+    assert version(project, 3).tags["team"] == "blue"
+    assert "of a training whose run has been deleted, data `not known`" in version(project, 3).description
+    with mlflow.start_run(experiment_id=connect(project)) as active:
+        run = active.info.run_id
+    mlflow.MlflowClient().delete_run(run)  # to MLflow's bin, where its page still is
+    binned = mlflow.MlflowClient().create_model_version(NAME, "nowhere", run_id=run)
+    registry.describe_version(project, binned, {}, "About it.")
+    assert f"runs/{run}" in version(project, 4).description
+
+
+def test_a_registry_that_fails_is_named(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")  # nobody listens there
+    elsewhere = Project(project.root)
+    with pytest.raises(RegistryError, match=r"the registry http://127.0.0.1:9 .* answered: "):
+        registry.find_version(elsewhere, "c0ffee")
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI")
+    signature = registry.signature(("label",), {"seed": 0}, (1, 8, 8), "uint8")
+    with pytest.raises(RegistryError, match=f"answered: .*{'0' * 32}"):  # of no run
+        registry.log_version(Project(project.root), "0" * 32, tmp_path, tmp_path, signature, {})
+
+
+def test_the_card_and_the_summary_show_the_same_scores(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"value": 8.9914, "low": 6.874, "high": 11.975, "floor": 7.838, "baseline": 9.875}
+    metrics = {"format": 2, "frechet_distance": row}
+    write_json(project.artifacts / "evaluate" / "metrics.json", metrics)
+    dataset.add(project.data, ABOUT, rows(0, 2))
+    text = register.card(project, {"train": {"generator": {"kind": "vae"}}}, metrics).splitlines()
+    shown = ["Fréchet distance", "8.991", "6.874 to 11.975", "7.838", "9.875"]
+    assert text[2:5] == [
+        "| score | value | interval | real data | baseline |", "|---|---|---|---|---|", f"| {' | '.join(shown)} |",
+    ]  # fmt: skip
+    Console(width=120).print(summary.score_table(project))
+    assert [cell.strip() for cell in capsys.readouterr().out.splitlines()[4].split("│")[1:-1]] == shown

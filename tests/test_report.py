@@ -53,7 +53,15 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     assert "url(" not in page
     assert "&lt;digits&gt;" in page  # names are text, not markup
     assert "4.00 to 6.00" in page
-    assert "<dt>estimators</dt><dd>recall 1, near_copies 1</dd>" in page
+    assert "<dt>estimators</dt><dd>recall 1, near copies 1</dd>" in page
+
+
+def test_people_keep_their_capital_letters() -> None:
+    assert report.words("frechet_distance 1") == "Fréchet distance 1"
+    good = {name: {**ROW, "low": 0.5} for name in ("frechet_distance", "kernel_distance")}
+    page = report.page({**METRICS, **good}, PICTURES, [])
+    assert "As good as real data on 3: Fréchet distance, kernel distance, recall." in page
+    assert "frechet" not in page
 
 
 def test_the_verdict_counts_scores_and_clears_of_copying() -> None:

@@ -13,7 +13,7 @@ from genpipe import cards, contestants, ledger, registry, trial
 from genpipe.comparing import compare
 from genpipe.contestants import Contestant
 from genpipe.data.arrays import write_arrays
-from genpipe.errors import DataError, GenpipeError, StageError
+from genpipe.errors import DataError, GenpipeError, RegistryError, StageError
 from genpipe.metrics.repeated import summaries
 from genpipe.project import Project
 from genpipe.registry import ModelVersion
@@ -77,9 +77,13 @@ def register(
         json.dumps({"data": {**DATA, **about}, "train": {"generator": {"kind": "noise"}}})
     )
     made = mlflow.MlflowClient().create_model_version(NAME, str(folder), run_id=run, tags={ROWS: rows})
-    found = registry.get_version(project, int(made.version))
-    assert found
-    return found
+    return found(project, int(made.version))
+
+
+def found(project: Project, number: int) -> ModelVersion:
+    version = registry.get_version(project, number)
+    assert version
+    return version
 
 
 def evaluated(project: Project, version: ModelVersion) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def evaluated(project: Project, version: ModelVersion) -> dict[str, Any]:
     write_arrays(project.artifacts / "evaluate" / "samples", {"image": samples[plan.slices()[0]]})
     parts = summaries(contestants.scores(bench, plan, samples))
     protocol = contestants.protocol(project, bench, plan)
-    metrics = {name: {**found._asdict(), "floor": 0.0, "baseline": 0.0} for name, found in parts.items()}
+    metrics = {name: {**part._asdict(), "floor": 0.0, "baseline": 0.0} for name, part in parts.items()}
     card = {"sampling": {}, "samples_digest": cards.digest(samples), **protocol}
     return {"format": FORMAT, **metrics, "card": card}
 
@@ -222,6 +226,19 @@ def test_a_version_that_gives_other_samples_than_were_scored_is_an_error(project
         trial.hold(project, version, None, metrics)
 
 
+def test_the_gate_promotes_no_version_whose_files_are_not_those_that_were_registered(project: Project) -> None:
+    champion, newer = register(project, 60), register(project, 40)
+    metrics, model = evaluated(project, newer), Path(newer.source) / "artifacts" / "model"
+    tags = {registry.MODEL: registry.digest_of(model / "model.safetensors", model / "config.json")}
+    registry.tag_version(project, 2, tags)
+    assert trial.hold(project, found(project, 2), champion, metrics).outcome == "promoted"
+    (model / "config.json").write_text((model / "config.json").read_text() + "\n")  # gives the same samples
+    with pytest.raises(RegistryError, match=r"the files of version 2 of genpipe are not those that were registered"):
+        trial.hold(project, found(project, 2), champion, metrics)
+    (reason,) = held(project, champion, found(project, 2)).reasons
+    assert "so it is not replaced: the files of version 2 of genpipe are not" in reason
+
+
 def test_compare_notices_an_alias_that_somebody_moved_and_says_how_it_draws(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +253,6 @@ def test_compare_notices_an_alias_that_somebody_moved_and_says_how_it_draws(
 
 
 def test_a_contestant_of_other_data_than_the_project_s_is_told(project: Project) -> None:
-    found: Contestant = contestants.of_version(project, register(project, 40, shape=[1, 9, 9]))
+    other: Contestant = contestants.of_version(project, register(project, 40, shape=[1, 9, 9]))
     with pytest.raises(GenpipeError, match="version 1 makes"):
-        contestants.prepared(project, found)
+        contestants.prepared(project, other)

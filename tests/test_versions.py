@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from genpipe import versions
@@ -12,7 +13,7 @@ from genpipe.errors import ConfigError, DataError, StageError
 
 # The code of a version, as it might have been once: all that today's code knows of it is the request and the answer.
 SERVED = """
-import json, os, sys
+import json, os, sys, time
 import numpy as np
 request = json.load(open(sys.argv[1]))
 scale = request["params"]["scale"]
@@ -20,6 +21,8 @@ if scale < 0:
     class ConfigError(Exception): pass
     ConfigError.__module__ = "genpipe.errors"
     raise ConfigError("params.yaml: params.scale is -1.0; it must be at least 0\\n1 fault; nothing was run")
+if scale > 12:
+    time.sleep(600)
 if scale > 9:
     os.kill(os.getpid(), 9)
 if scale > 5:
@@ -65,6 +68,12 @@ def test_its_own_failure_is_told_without_the_way_to_it(folder: Path) -> None:
     assert str(caught.value) == "the version's own code failed to sample:\nRuntimeError: no weights\nat scale 6"
     with pytest.raises(StageError, match="ended by signal 9"):
         versions.sampled(folder, {"label": [1]}, {"seed": 1, "scale": 10})
+
+
+def test_one_that_hangs_is_ended_and_told(folder: Path) -> None:
+    with pytest.raises(StageError, match="gave no answer to 2 samples within 3 seconds and was ended"):
+        versions.sampled(folder, {"label": [1, 2]}, {"seed": 1, "scale": 13}, seconds=3)
+    assert [child for child in psutil.Process().children() if "served_model.py" in " ".join(child.cmdline())] == []
 
 
 def test_a_folder_that_is_no_version_is_told(tmp_path: Path) -> None:

@@ -16,6 +16,11 @@ class Score(NamedTuple):
     better: Better
     meaning: str
 
+    @property
+    def noun(self) -> str:
+        """The title within a sentence, where only the names of people begin with a capital letter."""
+        return self.title if self.title.startswith("Fréchet") else self.title.lower()
+
 
 SCORES = {
     "frechet_distance": Score(

@@ -21,7 +21,7 @@ from genpipe.errors import DataError
 from genpipe.files import write_json
 from genpipe.project import Project
 from genpipe.registry import EVALUATION, digest_of
-from genpipe.scores import logged_name, scored
+from genpipe.scores import HEADINGS, lines, logged_name, scored
 from genpipe.stages import validate
 from genpipe.verdict import ALLOW_DIRTY, Verdict, of_tags
 
@@ -50,7 +50,7 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
         verdict = judge(project, version, metrics)
         tracking.log_figures(project, training, verdict.figures())
         own = {**verdict.tags(), EVALUATION: evaluation_digest(project)}
-        registry.describe_version(version, {**cfg.tags, **own}, f"{text}\n\n{verdict.markdown()}")
+        registry.describe_version(project, version, {**cfg.tags, **own}, f"{text}\n\n{verdict.markdown()}")
     noted = note(project, version)
     print(f"{version.name} version {version.version}, {noted['alias'] or 'no alias'}")
     return {"version": float(version.version)}
@@ -218,13 +218,11 @@ def scores(metrics: Mapping[str, Any]) -> dict[str, float]:
 def card(project: Project, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """The version's description: what it is, its scores, the data's licence and source."""
     about = Stored.find(project.data).about
-    lines = [
+    text = [
         f"**{config['train']['generator']['kind']}** trained on **{about.name}** ({about.modality}).",
         "",
-        "| score | value | interval | real data | baseline |",
-        "|---|---|---|---|---|",
+        f"| {' | '.join(HEADINGS)} |",
+        "|---" * len(HEADINGS) + "|",
+        *(f"| {' | '.join(line)} |" for line in lines(metrics)),
     ]
-    for name, score in scored(metrics).items():
-        value, low, high, floor, baseline = (f"{part:.3f}" for part in score.values())
-        lines.append(f"| {name.replace('_', ' ')} | {value} | {low} to {high} | {floor} | {baseline} |")
-    return "\n".join([*lines, "", f"Data: {about.source}. Licence: {about.licence}. {about.citation}"])
+    return "\n".join([*text, "", f"Data: {about.source}. Licence: {about.licence}. {about.citation}"])

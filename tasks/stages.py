@@ -27,9 +27,9 @@ def was_killed(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.result(raise_on_failure=False), KilledError)
 
 
-@task(timeout_seconds=2 * HOUR, retries=2, retry_delay_seconds=[5, 30], cache_policy=NO_CACHE)
+@task(timeout_seconds=2 * HOUR, cache_policy=NO_CACHE)
 def ingest(project: Project) -> None:
-    """Bring raw data in; a source on a network may answer at the second try."""
+    """Bring raw data in. What is fetched is asked for again by the download itself; a wrong path needs no second try."""
     supervised(project, dag.stage_command("ingest"))
 
 
@@ -71,9 +71,9 @@ def evaluate(project: Project) -> None:
     artifacts.scores(project)
 
 
-@task(timeout_seconds=HOUR, retries=2, retry_delay_seconds=[5, 30], cache_policy=NO_CACHE)
+@task(timeout_seconds=HOUR, cache_policy=NO_CACHE)
 def register(project: Project) -> None:
-    """Make the model a version in the registry; a server may answer at the second try."""
+    """Make the model a version in the registry. MLflow's client asks a server that is away again for some minutes."""
     supervised(project, dag.stage_command("register"))
     artifacts.registration(project)
 

@@ -47,6 +47,7 @@ NOTE = "mlflow.note.content"  # the description that a run's page shows
 # DIRTY: whether anything was not in that commit; VERSION: of genpipe, whose code a commit holds or an installation.
 COMMIT, DIRTY, VERSION = "mlflow.source.git.commit", "genpipe.dirty", "genpipe.version"
 ORIGIN = (TRAINING, DATASET, ROWS, FILES, COMMIT, DIRTY, VERSION)
+TRAININGS = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages show trainings, not chats, of it
 SHOWING_DATA = {"evaluation/neighbours.png", "evaluation/report.html"}
 EXISTS, RETRIES = "RESOURCE_ALREADY_EXISTS", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"  # as MLflow calls them
 SETTINGS = ("suites", "params.yaml", "dvc.yaml", "mlflow.yml", "pyproject.toml", "requirements.txt")
@@ -83,7 +84,7 @@ def experiment_of(project: Project) -> Experiment:
         return found
     server = uri.startswith(("http", "databricks"))  # which has a place of its own
     try:
-        client.create_experiment(name, None if server else settings.tracking.artifacts)
+        client.create_experiment(name, None if server else settings.tracking.artifacts, TRAININGS)
     except MlflowException as error:
         if error.error_code != EXISTS:
             raise

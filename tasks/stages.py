@@ -29,7 +29,7 @@ def was_killed(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
 
 @task(timeout_seconds=2 * HOUR, cache_policy=NO_CACHE)
 def ingest(project: Project) -> None:
-    """Bring raw data in. What is fetched is asked for again by the download itself; a wrong path needs no second try."""
+    """Bring raw data in. A download asks again by itself, and a wrong path needs no second try."""
     supervised(project, dag.stage_command("ingest"))
 
 

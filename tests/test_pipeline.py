@@ -186,7 +186,8 @@ def test_mlflow_shows_the_runs_on_the_project_stores(clone: Clone) -> None:
     words = ("mlflow", "ui", "--backend-store-uri", f"sqlite:///{clone.root / 'mlflow.db'}")
     with served(clone, words, "/health", {}) as address:
         found = post(f"{address}/api/2.0/mlflow/experiments/search", {"max_results": 10})
-    assert "digits" in {experiment["name"] for experiment in found["experiments"]}
+    tags = {experiment["name"]: experiment.get("tags", []) for experiment in found["experiments"]}
+    assert {"key": "mlflow.experimentKind", "value": "custom_model_development"} in tags["digits"]
 
 
 @contextmanager

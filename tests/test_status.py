@@ -119,7 +119,7 @@ def test_the_champion_has_its_age_its_maker_and_its_scores(
     page = status(project, capsys)
     assert "genpipe version 2, promoted" in page
     assert "seconds ago by ada" in page
-    assert "frechet distance 12.5 11 to 14.25" in page
+    assert "Fréchet distance 12.5 11 to 14.25" in page
 
 
 def test_a_champion_that_was_made_in_mlflow_is_told_as_such_and_not_noted_by_looking(

@@ -179,7 +179,7 @@ def test_a_rule_about_the_whole_cannot_quarantine_and_a_quarantine_sets_every_ba
 
 
 def test_faults_of_the_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"suites/image.yaml is absent.*take it from genpipe's own repository"):
+    with pytest.raises(ConfigError, match=r"suites/image.yaml is absent.*take it from a new project"):
         suite.read(tmp_path, image)
     assert faults(tmp_path, "rules: [")[0].startswith("suites/image.yaml: ")
     assert faults(tmp_path, "a: 1")[0].startswith("suites/image.yaml must be a list of entries such as `- {expect")

@@ -37,8 +37,8 @@ def read(root: Path, modality: ModuleType) -> list[Rule]:
     place = file.relative_to(root).as_posix()
     if not file.is_file():
         raise ConfigError([
-            f"{place} is absent, which says what data must fulfil; take it from genpipe's own repository (its folder "
-            f"suites), or write one, a list of entries such as `{EXAMPLE}`"
+            f"{place} is absent, which says what data must fulfil; take it from a new project (`genpipe init`), or "
+            f"write one, a list of entries such as `{EXAMPLE}`"
         ])  # fmt: skip
     try:
         entries = yaml.safe_load(file.read_text(encoding="utf-8"))

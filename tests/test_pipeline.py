@@ -111,7 +111,7 @@ def test_the_run_in_mlflow_tells_how_the_model_came_to_be(clone: Clone, client: 
     assert steps == list(range(20, 201, 20))
     names = [Path(file.path).name for file in client.list_artifacts(run.info.run_id, "images")]
     pictured = [re.split(r"\W", name)[2] for name in names if name.endswith(".png")]
-    assert sorted(pictured, key=int) == ["50", "100", "150", "200"]
+    assert sorted(pictured, key=int) == ["0", "50", "100", "150", "200"]
     assert run.data.metrics["label_agreement"] == pytest.approx(scores(clone)["label_agreement"]["value"])
     evaluation = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
     assert {"evaluation/report.html", "evaluation/samples.png"} <= evaluation

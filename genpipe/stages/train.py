@@ -50,7 +50,7 @@ class Config(training.Config):
     )
     threads: int = Field(default=0, ge=0, description="threads on a CPU; 0 leaves the choice to PyTorch")
     log_every: int = Field(default=100, ge=1, description="steps that a point of the curves averages over")
-    pictures: int = Field(default=10, ge=0, description="pictures of samples over the whole training")
+    pictures: int = Field(default=10, ge=0, description="pictures of samples on the way, beside one before it")
     checkpoint_every_steps: int = Field(default=1000, ge=1, description="steps between checkpoints")
     checkpoint_keep: int = Field(default=2, ge=1, description="checkpoints kept; a broken one costs one interval")
     max_seconds: float = Field(default=0.0, ge=0, description="stop with a checkpoint after so long; 0 sets no limit")
@@ -218,6 +218,8 @@ def train(session: Session, recorder: Recorder | None) -> None:
     """Step to the end; every process steps, the leading one records. Raises StageError when asked to stop."""
     cfg, state, compute = session.cfg, session.state, session.compute
     pictured = picture_steps(cfg)
+    if recorder and not state.step and pictured:
+        recorder.picture(0, picture(session))  # MLflow's slider over the steps begins there
     with progress.shown("train", cfg.steps, state.step, cfg.batch_size * len(state.model.updates())) as show:
         for logged in training.fit(state, batches(session), cfg, compute):
             last = state.step == cfg.steps

@@ -157,7 +157,8 @@ def due(deployment: Part) -> str:
     if deployment["paused"]:
         return f"paused; {rule(deployment['schedules'])}"
     if deployment["next"] is None:
-        return f"no run is due; {rule(deployment['schedules'])}"
+        active = any(one["active"] for one in deployment["schedules"])
+        return f"{'the server has planned no run yet' if active else 'no run is due'}; {rule(deployment['schedules'])}"
     return f"{ages.since(deployment['next'])} ({ages.clock(deployment['next'])}); {rule(deployment['schedules'])}"
 
 

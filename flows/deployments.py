@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -24,6 +23,7 @@ from prefect.settings import get_current_settings
 from prefect.utilities.urls import url_for
 
 from genpipe.errors import ServerError
+from genpipe.project import masked
 
 BEGUN: list[StateType] = [kind for kind in StateType if kind is not StateType.SCHEDULED]
 
@@ -40,9 +40,8 @@ def asked() -> Iterator[SyncPrefectClient]:
 
 
 def place() -> str:
-    """The server's URL, without the password that it may hold."""
-    parts = urlsplit(get_current_settings().api.url or "")
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    """The server's URL as it may be shown."""
+    return masked(get_current_settings().api.url or "")
 
 
 def seen(names: Sequence[str], count: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from genpipe import dag, journal, ledger, locks, registry, stores, tracking
+from genpipe import dag, journal, ledger, locks, registry, stores, tracking, workspace
 from genpipe.errors import GenpipeError
 from genpipe.journal import Failure
 from genpipe.metrics import SCORES
@@ -20,6 +20,7 @@ from genpipe.tracking import Run
 
 SHOWN = 5  # runs of each kind
 SHOWN_PARTS = ("value", "low", "high")  # of a score
+ORIGIN, PREFIX = ("config", "remote.origin.url"), ("rev-parse", "--show-prefix")  # as git is asked for them
 PATIENCE_SECONDS = 30  # with DVC, which on large data may read much
 VANISHED = Failure(
     "Killed",
@@ -34,9 +35,9 @@ def report(project: Project, ask: Ask | None) -> Part:
     """All that is known; a part that can't be told has the key `fault`. Without `ask` no Prefect server is named."""
     parts: dict[str, Callable[[], Part]] = {
         "champion": lambda: champion(project),
-        "runs": lambda: {"last": [of_run(run) for run in reversed(journal.runs(project)[-SHOWN:])]},
+        "runs": lambda: runs(places(project)),
         "trainings": lambda: trainings(project),
-        "locks": lambda: {"held": [of_lock(name, who) for name, who in noted(project).items()]},
+        "locks": lambda: {"held": [lock for place in places(project) for lock in held(place)]},
         "changes": lambda: changes(project),
         "schedule": lambda: schedule(project, ask),
     }
@@ -101,12 +102,26 @@ def reachable(project: Project) -> bool:
     return True
 
 
-def of_run(run: journal.Run) -> Part:
+def places(project: Project) -> list[Project]:
+    """The project's folder, and this machine's clones of its repository, in which retraining works."""
+    origin, prefix = (tracking.git(project, *words).strip() for words in (ORIGIN, PREFIX))
+    clones = [Project(folder / prefix) for folder in sorted((workspace.home() / "workspaces").glob("*/"))]
+    known = [clone for clone in clones if clone.root.is_dir() and clone.root.resolve() != project.root]
+    return [project, *(clone for clone in known if origin and tracking.git(clone, *ORIGIN).strip() == origin)]
+
+
+def runs(those: Sequence[Project]) -> Part:
+    """The last runs in all these places, newest first."""
+    found = [of_run(place, run) for place in those for run in journal.runs(place)]
+    return {"last": sorted(found, key=lambda run: str(run["begun"]), reverse=True)[:SHOWN]}
+
+
+def of_run(project: Project, run: journal.Run) -> Part:
     """One run of the pipeline, with the failure of one that was killed."""
     vanished = run.vanished
     failure = VANISHED if vanished else run.failure
-    outcome = "vanished" if vanished else run.outcome
-    return asdict(run) | {"outcome": outcome, "failure": asdict(failure) if failure else None}
+    told = {"outcome": "vanished" if vanished else run.outcome, "failure": asdict(failure) if failure else None}
+    return {"place": str(project.root)} | asdict(run) | told
 
 
 def trainings(project: Project) -> Part:
@@ -133,12 +148,12 @@ def moment(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
 
 
-def noted(project: Project) -> dict[str, locks.Holder]:
-    return locks.notes(project.lock("pipeline").parent)
-
-
-def of_lock(name: str, who: locks.Holder) -> Part:
-    return {"lock": name, **asdict(who), "alive": who.alive}
+def held(project: Project) -> list[Part]:
+    """The notes of locks; looking takes none."""
+    notes = locks.notes(project.lock("pipeline").parent)
+    return [
+        {"lock": name, "place": str(project.root), **asdict(who), "alive": who.alive} for name, who in notes.items()
+    ]
 
 
 def changes(project: Project) -> Part:

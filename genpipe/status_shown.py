@@ -49,7 +49,7 @@ def page(found: Mapping[str, Any]) -> Table:
         ("Trainings", "trainings", training_lines),
         ("Flow runs", "schedule", flow_run_lines),
     ):
-        content = found[part]
+        content = found[part] | {"here": found["project"]}
         shown = fault_lines(content) if "fault" in content else lines(content)
         if parts := list(shown):
             grid.add_row(name, Group(*parts))
@@ -103,6 +103,8 @@ def run_lines(part: Part) -> Iterator[RenderableType]:
         yield Text.assemble(("remedy: ", "bold"), failure["remedy"])
     if last["page"]:
         yield escape(last["page"])
+    if last["place"] != part["here"]:
+        yield f"in {escape(last['place'])}"
     if earlier:
         before = (Text.assemble(coloured(one["outcome"]), f" {ages.since(one['begun'])}") for one in earlier)
         yield Text.assemble(("before: ", "dim"), Text(", ").join(before))
@@ -120,7 +122,8 @@ def lock_lines(part: Part) -> Iterator[RenderableType]:
     if not part["held"]:
         yield "nobody"
     for lock in part["held"]:
-        who = f"process {lock['pid']} on {lock['host'] or 'this machine'}"
+        where = f" in {lock['place']}" if lock["place"] != part["here"] else ""
+        who = f"process {lock['pid']} on {lock['host'] or 'this machine'}{where}"
         if lock["alive"]:
             yield f"[cyan]{escape(lock['purpose'])}[/cyan], {escape(who)}, since {ages.since(lock['since'])}"
         else:

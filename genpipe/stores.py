@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from genpipe.errors import RegistryError
 from genpipe.files import written_aside
-from genpipe.project import Project
+from genpipe.project import Project, masked
 
 SQLITE = "sqlite:///"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -38,15 +38,6 @@ def uris(project: Project) -> list[str]:
 
 def is_database(uri: str) -> bool:
     return uri.startswith(DATABASES)
-
-
-def shown(uri: str) -> str:
-    """Without the password that it may hold."""
-    if not is_database(uri) and "@" not in uri:
-        return uri
-    from sqlalchemy import make_url
-
-    return make_url(uri).render_as_string(hide_password=True)
 
 
 def is_made(uri: str) -> bool:
@@ -87,7 +78,7 @@ def refuse_other_revision(uri: str) -> None:
     found, needed = revision(uri)
     if found is not None and found != needed:
         raise RegistryError(
-            f"the tables of {shown(uri)} are of revision {found}, and the installed MLflow works with {needed}; make "
+            f"the tables of {masked(uri)} are of revision {found}, and the installed MLflow works with {needed}; make "
             "a copy of the database, then `mlflow db upgrade` with its URI"
         )
 
@@ -106,7 +97,7 @@ def revision(uri: str) -> Revision:
         engine.dispose()
     except (SQLAlchemyError, ImportError) as error:  # ImportError: the driver of the database is not installed
         said = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise RegistryError(f"the store {shown(uri)} can't be reached: {said}") from error
+        raise RegistryError(f"the store {masked(uri)} can't be reached: {said}") from error
     return Revision(found, head())
 
 

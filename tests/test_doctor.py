@@ -176,7 +176,7 @@ def test_uncommitted_settings_and_a_folder_without_git_are_told(project: Project
 
 
 def test_a_remote_is_none_then_absent_then_empty_then_whole(project: Project, tmp_path: Path) -> None:
-    assert "no DVC remote" in one(checks.remote(project)).text
+    assert "no default remote" in one(checks.remote(project)).text
     store = tmp_path / "store"
     run(project, *DVC, "remote", "add", "-q", "--default", "store", str(store))
     assert "is not there" in one(checks.remote(project)).text
@@ -189,7 +189,7 @@ def test_a_remote_is_none_then_absent_then_empty_then_whole(project: Project, tm
 def test_a_relative_remote_is_told(project: Project) -> None:
     run(project, *DVC, "remote", "add", "-q", "--default", "store", "../store")
     relative, _ = checks.remote(project)
-    assert "relative to this folder" in relative.text
+    assert "is the relative folder ../../store" in relative.text
 
 
 def test_what_a_killed_run_leaves_is_told(project: Project) -> None:
@@ -273,5 +273,5 @@ def test_servers_that_do_not_answer_are_wrong(
     monkeypatch.setenv("PREFECT_HOME", str(project.root / "prefect"))
     found = examined(project.root, capsys, code=1)
     assert (one(found["MLflow"]).state, one(found["Prefect"]).state) == ("wrong", "wrong")
-    assert "the Prefect server http://127.0.0.1:9/api (PREFECT_API_URL)" in one(found["Prefect"]).text
+    assert "the Prefect server http://***@127.0.0.1:9/api (PREFECT_API_URL)" in one(found["Prefect"]).text
     assert "secret" not in str(found)

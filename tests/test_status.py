@@ -169,6 +169,22 @@ def test_a_killed_run_ended_without_a_word_and_its_lock_is_nobodys(
         assert told(fresh, capsys)["locks"]["held"][0]["alive"]
 
 
+def test_runs_of_retraining_in_a_clone_on_this_machine_are_told_too(
+    fresh: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = fresh.root / "home"
+    monkeypatch.setenv("GENPIPE_HOME", str(home))
+    clones = [projects.make(home / "workspaces" / name) for name in ("of-it", "of-another")]
+    for place, origin in zip([fresh, *clones], ("http://host/it", "http://host/it", "http://host/other"), strict=True):
+        subprocess.run(["git", "init", "-q", place.root], check=True)
+        subprocess.run(["git", "-C", place.root, "remote", "add", "origin", origin], check=True)
+    for place in clones:
+        killed_run(place)
+    (last,) = told(fresh, capsys)["runs"]["last"]
+    assert (last["place"], last["outcome"]) == (str(clones[0].root), "vanished")
+    assert f"in {clones[0].root}" in status(fresh, capsys)
+
+
 def test_who_works_on_the_project_is_told_without_taking_the_lock(
     fresh: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

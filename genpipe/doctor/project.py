@@ -4,18 +4,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from configparser import ConfigParser
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
-from genpipe import dag, installed, journal, locks
+from genpipe import dag, installed, journal, keeping, locks
 from genpipe.config import faults_of
 from genpipe.doctor import Finding, State
 from genpipe.errors import ConfigError, GenpipeError
-from genpipe.project import Project
-from genpipe.stages import check
+from genpipe.project import Project, masked
+from genpipe.stages import STAGES, check
 from genpipe.summary import in_bytes
 
 LEAST_BYTES = 200 * 2**20  # without which nothing can be written
@@ -31,8 +30,8 @@ def settings(project: Project) -> Iterator[Finding]:
         yield from (Finding("settings", "wrong", fault, error.remedy) for fault in error.faults)
     if not (project.root / installed.FILE).exists():
         return
-    if stale := installed.changed(project):
-        text = f"the installed code of {', '.join(stale)} is not the one that {installed.FILE} names"
+    if stale := [name for name in STAGES if name in dag.outdated(project)]:
+        text = f"{installed.FILE} and dvc.yaml are not those of the installed genpipe for {', '.join(stale)}"
         yield Finding("code", "warning", text, "`genpipe run` takes the installed one, and does these stages again")
     else:
         yield Finding("code", "ok", f"{installed.FILE} names the installed code")
@@ -62,33 +61,22 @@ def cache(project: Project) -> Path:
 
 def remote(project: Project) -> Iterator[Finding]:
     """Where data and outputs are kept beside this machine's cache."""
-    named = dag.dvc(project, "config", "--list")
-    known = dict(line.split("=", 1) for line in named.splitlines() if "=" in line)
-    if not (name := known.get("core.remote")):
-        text = "no DVC remote: data and outputs are in this machine's cache only"
-        yield Finding("remote", "warning", text, "dvc remote add --default store PLACE && dvc push")
+    if fault := keeping.remote_fault(project):
+        text, _, remedy = fault.partition("; ")
+        yield Finding("remote", "warning", text, remedy)
+    if not (name := dag.default_remote(project)):
         return
-    place = known.get(f"remote.{name}.url", "")
-    if is_relative(project, name):
-        text = f"'{name}' is a place relative to this folder, so another clone looks for it elsewhere: {place}"
-        yield Finding("remote", "warning", text, f"dvc remote modify {name} url {place}")
+    known = dag.dvc(project, "remote", "list").splitlines()  # with absolute paths
+    place = next(line.split()[1] for line in known if line.split()[0] == name)
     if not urlsplit(place).scheme and not Path(place).is_dir():
         yield Finding("remote", "wrong", f"'{name}' is not there: {place}", "mount or make it, then `dvc push`")
     elif (project.root / "data.dvc").exists():
         missing = json.loads(dag.dvc(project, "status", "--cloud", "--json", "data.dvc", within_seconds=REMOTE_SECONDS))
-        text = f"'{name}' at {place}"
+        text = f"'{name}' at {masked(place)}"
         if missing:
             yield Finding("remote", "warning", f"{text} lacks data that data.dvc names", "dvc push")
         else:
             yield Finding("remote", "ok", f"{text} holds the data that data.dvc names")
-
-
-def is_relative(project: Project, name: str) -> bool:
-    """Whether DVC's configuration, which the command line tells with absolute paths, names a relative one."""
-    config = ConfigParser(interpolation=None)
-    config.read([project.root / ".dvc" / "config", project.root / ".dvc" / "config.local"], encoding="utf-8")
-    place = config.get(f"'remote \"{name}\"'", "url", fallback="")
-    return bool(place) and not urlsplit(place).scheme and not Path(place).is_absolute()
 
 
 def locked(project: Project) -> Iterator[Finding]:

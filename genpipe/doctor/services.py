@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from genpipe import stores, tracking
 from genpipe.doctor import Ask, Finding
-from genpipe.project import Project, load_yaml
+from genpipe.project import Project, load_yaml, masked
 
 
 def mlflow(project: Project) -> Iterator[Finding]:
@@ -16,20 +16,20 @@ def mlflow(project: Project) -> Iterator[Finding]:
 
 def database(uri: str) -> Iterator[Finding]:
     if not stores.is_made(uri):
-        yield Finding("MLflow", "ok", f"{stores.shown(uri)} is made by the first run")
+        yield Finding("MLflow", "ok", f"{masked(uri)} is made by the first run")
         return
     found, needed = stores.revision(uri)
     if found == needed:
-        yield Finding("MLflow", "ok", f"{stores.shown(uri)}, its tables are those of the installed MLflow ({found})")
+        yield Finding("MLflow", "ok", f"{masked(uri)}, its tables are those of the installed MLflow ({found})")
     elif found is None:
-        yield Finding("MLflow", "ok", f"{stores.shown(uri)} holds no tables of MLflow's; the first run makes them")
+        yield Finding("MLflow", "ok", f"{masked(uri)} holds no tables of MLflow's; the first run makes them")
     else:
         stores.refuse_other_revision(uri)
 
 
 def server(project: Project, uri: str) -> Iterator[Finding]:
     known = "trainings" if tracking.last_runs(project, 1) else "no training yet"
-    yield Finding("MLflow", "ok", f"{stores.shown(uri)} answers, and knows {known} of the project")
+    yield Finding("MLflow", "ok", f"{masked(uri)} answers, and knows {known} of the project")
 
 
 def prefect(project: Project, ask: Ask | None) -> Iterator[Finding]:

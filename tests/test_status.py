@@ -52,6 +52,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project.root / "mlflow.db"
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which no path is broken into lines."""
+    monkeypatch.setenv("COLUMNS", "250")
+
+
 @pytest.fixture
 def fresh(tmp_path: Path) -> Project:
     """A project under DVC in which nothing has run yet."""

@@ -19,6 +19,7 @@ PINNED = {
     "torchvision": "it is built for one version of torch",
     "numpy": "one version on every Python that genpipe runs on",
     "prefect": "the server's and the client's version have to agree",
+    "sqlalchemy": "with 2.1 the server of Prefect 3.8 plans no run of a schedule",
     "mlflow": "the tables of its database belong to its version",
 }
 MANY_PROCESSES = 2  # threads a core; beyond that they only wait for each other
@@ -45,7 +46,7 @@ def packages() -> Iterator[Finding]:
             why = f": {PINNED[one.name]}" if one.name in PINNED else ""
             text = f"{wrong[one.name]}, and genpipe asks for {one.name}{one.specifier}{why}"
             yield Finding(one.name, "wrong", text, f"pip install '{one}'")
-    fits = ", ".join(f"{name} {metadata.version(name)}" for name in PINNED if name not in wrong)
+    fits = ", ".join(f"{one.name} {metadata.version(one.name)}" for one in needed if one.name in PINNED.keys() - wrong)
     if len(wrong) < len(needed):
         text = f"{len(needed) - len(wrong)} of the {len(needed)} that genpipe asks for fit, among them {fits}"
         yield Finding("packages", "ok", text)

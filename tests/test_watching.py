@@ -4,22 +4,15 @@ The tests follow one project, which a Prefect server of its own knows.
 """
 
 import json
-import signal
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
 from genpipe import errors
-from genpipe.processes import end_group, group_of
-from tests import clones
+from tests import clones, daemons, waiting
 from tests.clones import Clone
 
 pytestmark = pytest.mark.slow
@@ -46,37 +39,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 @pytest.fixture(scope="module")
 def server(clone: Clone) -> Iterator[dict[str, str]]:
     """A Prefect server with a work pool, as the environment that names it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{probe.getsockname()[1]}/api"
-    env = {"PREFECT_API_URL": address, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true"}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", address.split(":")[2].split("/")[0]]
-    log = clone.root.parent / "server.log"
-    with log.open("w") as out:
-        child = subprocess.Popen(command, env=clone.env | env, stdout=out, stderr=out, start_new_session=True)
-    try:
-        wait_until(lambda: answers(f"{address}/health"), log)
+    with daemons.running(daemons.prefect(clone.root.parent / "server")) as daemon:
+        env = {"PREFECT_API_URL": daemon.health.removesuffix("/health"), "DO_NOT_TRACK": "true"}
         clone.run("prefect", "work-pool", "create", "watched", "--type", "process", env=env)
         yield env
-    finally:
-        end_group(child)
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-def wait_until(found: Callable[[], Any], log: Path, seconds: float = 180) -> Any:
-    """What `found` returns once that is something."""
-    end = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < end, log.read_text()[-3000:]
-        time.sleep(0.3)
-    return value
 
 
 def status(clone: Clone, env: dict[str, str], code: int = 0) -> dict[str, Any]:
@@ -92,7 +58,7 @@ def test_before_and_after_deploying_it_is_told_what_the_server_knows(clone: Clon
     assert "declared in prefect.yaml, not deployed" in page(clone, server)
     assert "digits is not deployed" in page(clone, server, "doctor")
     clone.run("prefect", "--no-prompt", "deploy", "--all", env=server)
-    due = wait_until(lambda: status(clone, server)["schedule"]["deployments"][0]["next"], clone.root / "prefect.yaml")
+    due = waiting.until(lambda: status(clone, server)["schedule"]["deployments"][0]["next"], "scheduled run")
     assert due.endswith("-01T03:00:00+00:00")
     assert "monthly 0 3 1 * * UTC" in page(clone, server)
     told = page(clone, server, "doctor")
@@ -119,31 +85,22 @@ def test_a_run_that_failed_under_a_worker_is_told_with_stage_cause_and_remedy(
 
 def test_a_run_that_is_killed_in_training_is_told_by_what_it_leaves(clone: Clone, server: dict[str, str]) -> None:
     clone.params(validate={})
-    log = clone.root.parent / "run.log"
-    with log.open("w") as out:
-        run = subprocess.Popen(["genpipe", "run"], cwd=clone.root, env=clone.env | server, stdout=out, stderr=out,
-                               start_new_session=True)  # fmt: skip
+    with (clone.root.parent / "run.log").open("w") as log:
+        run = subprocess.Popen(["genpipe", "run"], cwd=clone.root, env=clone.env | server, stdout=log, stderr=log)
     try:
         checkpoints = clone.root / ".genpipe" / "checkpoints"
-        wait_until(lambda: run.poll() is not None or list(checkpoints.glob("*/step-*")), log)
+        waiting.until(lambda: run.poll() is not None or list(checkpoints.glob("*/step-*")), "checkpoint")
         working = status(clone, server)
-        assert (working["runs"]["last"][0]["outcome"], working["runs"]["last"][0]["stage"]) == ("running", "train")
-        assert {lock["lock"]: lock["alive"] for lock in working["locks"]["held"]} == {"pipeline": True, "train": True}
-        assert working["trainings"]["last"][0]["state"] == "RUNNING"
-        assert working["trainings"]["last"][0]["steps"] == LONG["steps"]
     finally:
-        stages = [child for lock in clone.root.glob(".genpipe/locks/*.json") for child in group_of_lock(lock)]
-        for process in [*group_of(run.pid), *stages]:
-            process.send_signal(signal.SIGKILL)
+        daemons.kill_tree(run.pid)
         run.wait()
+    last, training = working["runs"]["last"][0], working["trainings"]["last"][0]
+    assert (last["outcome"], last["stage"]) == ("running", "train")
+    assert {lock["lock"]: lock["alive"] for lock in working["locks"]["held"]} == {"pipeline": True, "train": True}
+    assert (training["state"], training["steps"]) == ("RUNNING", LONG["steps"])
     killed = status(clone, server)
     assert (killed["runs"]["last"][0]["outcome"], killed["runs"]["last"][0]["stage"]) == ("vanished", "train")
     assert not any(lock["alive"] for lock in killed["locks"]["held"])
     assert "ended without a word in train" in page(clone, server)
     assert "was killed" in page(clone, server, "doctor")
     assert json.loads((clone.root / ".genpipe" / "runs.json").read_text())[-1]["outcome"] == "running"
-
-
-def group_of_lock(note: Path) -> list[Any]:
-    """The processes of whoever holds a lock: a stage has a group of its own."""
-    return group_of(json.loads(note.read_text())["pid"])

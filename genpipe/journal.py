@@ -78,7 +78,8 @@ def recorded(project: Project, purpose: str, flow_run: str = "", page: str = "")
     except BaseException as error:
         outcome: Outcome = "failed" if isinstance(error, Exception) else "stopped"  # a signal, or Control-C
         known = current(project)
-        amend(project, outcome=outcome, ended=now(), failure=(known and known.failure) or Failure.of(error))
+        own = known.failure if known and type(error) is StageError else None  # what the process of the stage knew
+        amend(project, outcome=outcome, ended=now(), failure=own or Failure.of(error))
         raise
     amend(project, outcome="done", ended=now(), stage=None, failure=None)
 

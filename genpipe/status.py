@@ -157,10 +157,15 @@ def held(project: Project) -> list[Part]:
 
 
 def changes(project: Project) -> Part:
-    """The stages that a run would have to do, and whether the source may hold new rows."""
+    """The stages that a run would have to do, and whether the source may hold new rows.
+
+    While somebody works here DVC does not answer: it holds the files that it works on.
+    """
+    if any(lock["alive"] for lock in held(project)):
+        return {"at_work": True, "source": None, "stages": None}
     stale = {*dag.changed(project, within_seconds=PATIENCE_SECONDS), *dag.outdated(project)}
     new = ingest.pending(project)
-    return {"source": new, "stages": dag.with_downstream(stale | ({"data.dvc"} if new else set()))}
+    return {"at_work": False, "source": new, "stages": dag.with_downstream(stale | ({"data.dvc"} if new else set()))}
 
 
 def schedule(project: Project, ask: Ask | None) -> Part:

@@ -131,6 +131,9 @@ def lock_lines(part: Part) -> Iterator[RenderableType]:
 
 
 def change_lines(part: Part) -> Iterator[RenderableType]:
+    if part["at_work"]:
+        yield "not asked while somebody works here"
+        return
     source = ["ingest (the source may hold new rows)"] if part["source"] else []
     stages = [*source, *part["stages"]]
     yield (

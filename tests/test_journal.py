@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from genpipe import ages, errors, journal, run
-from genpipe.errors import ConfigError, DataError, GenpipeError, KilledError, StageError
+from genpipe.errors import ConfigError, DataError, GenpipeError, KilledError, RefusedDataError, StageError
 from genpipe.project import Project
 from tests import projects
 
@@ -75,6 +75,16 @@ def test_what_the_process_of_a_stage_knows_better_is_taken_from_it(project: Proj
     assert failure
     assert (failure.error, failure.remedy) == ("DataError", DataError.remedy)
     assert "must hold one dataset" in failure.cause
+
+
+def test_a_class_that_the_flow_gives_a_failure_is_kept(project: Project) -> None:
+    with pytest.raises(RefusedDataError), journal.recorded(project, "genpipe run"):
+        try:
+            with journal.stage(project, "validate"):
+                fail_in_a_process_of_its_own(project)
+        except StageError as error:
+            raise RefusedDataError(str(error)) from None
+    assert last(project).failure == journal.Failure.of(RefusedDataError("data must hold one dataset"))
 
 
 def test_an_earlier_failure_of_the_stage_and_one_of_another_kind_are_not_taken(project: Project) -> None:

@@ -197,7 +197,9 @@ def test_who_works_on_the_project_is_told_without_taking_the_lock(
     with held_elsewhere(fresh.lock("pipeline")) as number:
         (lock,) = told(fresh, capsys)["locks"]["held"]
         assert (lock["pid"], lock["alive"]) == (number, True)
-        assert f"genpipe run, process {number}" in status(fresh, capsys)
+        page = status(fresh, capsys)
+    assert f"genpipe run, process {number}" in page
+    assert "not asked while somebody works here" in page
     assert told(fresh, capsys)["locks"]["held"] == []
 
 

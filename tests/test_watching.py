@@ -96,7 +96,8 @@ def test_a_run_that_is_killed_in_training_is_told_by_what_it_leaves(clone: Clone
         run.wait()
     last, training = working["runs"]["last"][0], working["trainings"]["last"][0]
     assert (last["outcome"], last["stage"]) == ("running", "train")
-    assert {lock["lock"]: lock["alive"] for lock in working["locks"]["held"]} == {"pipeline": True, "train": True}
+    assert {lock["purpose"] for lock in working["locks"]["held"]} == {"genpipe run", "genpipe stage train"}
+    assert all(lock["alive"] for lock in working["locks"]["held"])
     assert (training["state"], training["steps"]) == ("RUNNING", LONG["steps"])
     killed = status(clone, server)
     assert (killed["runs"]["last"][0]["outcome"], killed["runs"]["last"][0]["stage"]) == ("vanished", "train")

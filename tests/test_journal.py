@@ -77,13 +77,18 @@ def test_what_the_process_of_a_stage_knows_better_is_taken_from_it(project: Proj
     assert "must hold one dataset" in failure.cause
 
 
+def refuse_data(project: Project) -> None:
+    """As the task of validate does."""
+    try:
+        with journal.stage(project, "validate"):
+            fail_in_a_process_of_its_own(project)
+    except StageError as error:
+        raise RefusedDataError(str(error)) from None
+
+
 def test_a_class_that_the_flow_gives_a_failure_is_kept(project: Project) -> None:
     with pytest.raises(RefusedDataError), journal.recorded(project, "genpipe run"):
-        try:
-            with journal.stage(project, "validate"):
-                fail_in_a_process_of_its_own(project)
-        except StageError as error:
-            raise RefusedDataError(str(error)) from None
+        refuse_data(project)
     assert last(project).failure == journal.Failure.of(RefusedDataError("data must hold one dataset"))
 
 

@@ -57,6 +57,7 @@ def project_at(root: Path, digits: Path, **settings) -> Project:
     dataset.add(root / "data", source.DATASET, islice(source.rows(source.Config(), root), 3))
     (root / "data.dvc").write_text(yaml.safe_dump({"outs": [{"md5": "0" * 32, "path": "data"}]}))
     (root / "params.yaml").write_text(yaml.safe_dump({"train": {**SETTINGS, **settings}}))
+    (root / "dvc.yaml").write_text("stages: {}\n")
     return Project(root)
 
 

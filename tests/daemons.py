@@ -1,7 +1,6 @@
 """Real servers in processes of their own: Prefect's and MLflow's, on free ports, which end with their test."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,8 +13,10 @@ from pathlib import Path
 
 import psutil
 
+from genpipe.processes import end_group
 from tests import waiting
-from tests.clones import FOREIGN
+from tests.clones import FOREIGN, Clone
+from tests.unattended import Site
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Daemon:
     folder: Path
     env: Mapping[str, str]
     health: str = ""  # a URL that answers once it serves
-    process: "subprocess.Popen[bytes] | None" = None
+    process: "subprocess.Popen[str] | None" = None
 
     @property
     def log(self) -> Path:
@@ -35,8 +36,9 @@ class Daemon:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, cwd=self.folder, env=dict(self.env), stdout=log, stderr=log, start_new_session=True
-            )
+                self.command, cwd=self.folder, env=dict(self.env), stdout=log, stderr=log, text=True,
+                start_new_session=True,
+            )  # fmt: skip
         if self.health:
             waiting.until(self.answers, f"answer from {self.health}: {self.log.read_text()[-2000:]}")
 
@@ -75,21 +77,21 @@ def running(daemon: Daemon) -> Iterator[Daemon]:
         yield daemon
     finally:
         assert daemon.process is not None
-        if daemon.process.poll() is None:
-            os.killpg(daemon.process.pid, signal.SIGTERM)
-            daemon.process.wait(60)
+        end_group(daemon.process)
 
 
-def prefect(folder: Path, **settings: str) -> Daemon:
-    """A Prefect server with its database in `folder`; the API is `health` less its last word."""
-    port = free_port()
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    env = {
-        "PREFECT_HOME": str(folder),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-    }
-    return Daemon(command, folder, environment() | env | settings, f"http://127.0.0.1:{port}/api/health")
+def prefect(site: Site) -> Daemon:
+    """The Prefect server of a site; what it has lent is written down, so that it knows of that when it is restarted."""
+    env = site.env | {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    return Daemon(command, site.folder, environment() | env, f"{site.api}/health")
+
+
+def worker(site: Site, clone: Clone) -> Daemon:
+    """A worker of the pool `local`, with the code of `clone`, which keeps its state in its own folder."""
+    env = {name: value for name, value in (clone.env | site.env).items() if name != "GENPIPE_HOME"}
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local", "--type", "process"]
+    return Daemon(command, site.folder / "worker", env)
 
 
 def mlflow(folder: Path) -> Daemon:

@@ -23,7 +23,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from genpipe.errors import RegistryError
 from genpipe.project import Project, masked
-from genpipe.tracking import COMMIT, NOTE, ORIGIN, ROWS, connect, found_run, point, reopened, run_origin
+from genpipe.tracking import COMMIT, EXISTS, NOTE, ORIGIN, ROWS, connect, found_run, point, reopened, run_origin
 
 MODEL, CODE = "genpipe.model", "genpipe.code"  # tags of a version: digests of its files, and of the code it carries
 EVALUATION, EVALUATOR = "genpipe.evaluation", "genpipe.evaluator"  # digests of its scores and of what scored it
@@ -66,8 +66,17 @@ def log_version(
             )
         name, uri = project.mlflow.registry.name, logged.model_uri
         if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name)
+            make_model(client, name)
         return client.create_model_version(name, uri, run_id=run_id, model_id=logged.model_id, tags=dict(tags))
+
+
+def make_model(client: mlflow.MlflowClient, name: str) -> None:
+    """Make a registered model, unless another project does so in the same moment."""
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != EXISTS:
+            raise
 
 
 def signature(takes: tuple[str, ...], params: Mapping[str, Any], shape: tuple[int, ...], dtype: str) -> ModelSignature:

@@ -17,6 +17,7 @@ OBSERVERS = {
     "genpipe.cli",
     "genpipe.code",
     "genpipe.dag",
+    "genpipe.enough",
     "genpipe.errors",
     "genpipe.installed",
     "genpipe.journal",

@@ -24,6 +24,7 @@ from genpipe.metrics import SCORES
 from genpipe.modalities import image
 from genpipe.project import Project
 from genpipe.stages import calibrate, evaluate
+from tests import projects
 
 FEW = evaluate.Config(draws=2)
 
@@ -137,9 +138,17 @@ def test_sampling_settings_are_those_of_the_kind(project: Project) -> None:
 def test_too_few_held_out_examples_are_told_with_a_remedy(project: Project) -> None:
     with pytest.raises(
         DataError,
-        match=r"a draw has 18 examples and the scores need 65 \(.*64 features\); raise evaluate\.held_out_share",
+        match=r"a draw has 18 examples and the scores need 65 \(.*64 features\), of a test split of 360; bring more",
     ):
         evaluate.run(evaluate.Config(held_out_share=0.05), project)
+
+
+def test_too_few_held_out_examples_are_told_before_the_training(digits: Path, tmp_path: Path) -> None:
+    project = projects.make(tmp_path, train={"generator": "gan"}, evaluate={"held_out_share": 0.1})
+    shutil.copytree(digits, project.artifacts / "augment")
+    with pytest.raises(DataError, match=r"a draw has 36 examples and the scores need 65 \(.*of a test split of 360"):
+        projects.run(project, "train")
+    assert not (project.artifacts / "train").exists()
 
 
 def test_draws_that_may_hold_one_example_of_each_class_are_told_before_any_work(calibrated: Project) -> None:

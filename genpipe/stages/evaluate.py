@@ -27,6 +27,7 @@ from genpipe.metrics.agreement import label_agreement
 from genpipe.metrics.frechet import fewest
 from genpipe.metrics.kernel import kernel_distance
 from genpipe.metrics.repeated import INTERVAL, summary
+from genpipe.nn.classifier import FEATURES
 from genpipe.project import Project
 from genpipe.scores import FORMAT
 
@@ -93,16 +94,21 @@ def scored(bench: Bench, plan: Plan, samples: np.ndarray) -> tuple[list[Draw], d
 
 def count_of(cfg: Config, bench: Bench) -> int:
     """Examples of each draw. Raises DataError when they are too few, or may be of as many classes."""
-    count = min(int(cfg.held_out_share * len(bench.held_out)), len(bench.training), cfg.most)
     classes = 0 if bench.held_out.label is None else len(np.unique(bench.held_out.label))
     features = bench.held_out.features.shape[1]
+    return enough(cfg, len(bench.held_out), len(bench.training), classes, features)
+
+
+def enough(cfg: Config, held_out: int, training: int, classes: int, features: int) -> int:
+    """Examples of each draw from so many of the test and the training split. Raises DataError when they are too few."""
+    count = min(int(cfg.held_out_share * held_out), training, cfg.most)
     needed = max(fewest(features), cfg.neighbours + 1, classes + 1)  # two of one class, surely
     if count < needed:
         raise DataError(
             f"a draw has {count:,} examples and the scores need {needed:,} (the Fréchet distance one more than the "
-            f"evaluator's {features:,} features); raise evaluate.held_out_share, evaluate.most or augment.test "
-            "(params.yaml), or bring more data"
-            + ("; calibrate.extractor: fitted has fewer features" if bench.evaluator.extractor == "inception" else "")
+            f"evaluator's {features:,} features), of a test split of {held_out:,}; bring more data, or raise "
+            "augment.test, evaluate.held_out_share or evaluate.most (params.yaml)"
+            + ("; calibrate.extractor: fitted has fewer features" if features > FEATURES else "")
         )
     return count
 

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from genpipe import checkpoint, code, devices, modalities, progress, recording, sampling, training
+from genpipe import checkpoint, code, devices, enough, modalities, progress, recording, sampling, training
 from genpipe.config import Field, Plugin, parse, plain, settings
 from genpipe.curve import Curve
 from genpipe.data.arrays import Arrays, DataSpec
@@ -97,9 +97,12 @@ class Session:
 def run(cfg: Config, project: Project) -> dict[str, float]:
     """The last point of the curve. Raises StageError when it was stopped; the next run goes on from there.
 
+    Raises DataError, too, where there are too few held-out examples to score what would be trained.
+
     The last checkpoint of a finished training stays until another training starts: should its outputs be lost before
     DVC has them, the next run writes them again. Remove it to train anew from step 0.
     """
+    enough.refuse_too_few(project)
     data = DataSpec.read(project.artifacts / "augment" / "meta.json")
     with devices.threads(cfg.threads), remedies(cfg):
         model = training.new_model(cfg.generator, data, cfg)

@@ -209,7 +209,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
     file.write_text(file.read_text().replace("port: 5000", f"port: {terminal.ports['5000']}"))
     clone.params(train={"generator": {"kind": "gan"}, "steps": SHORT})
     clones.commit(clone, "a short training")
-    pictures.photographs(clone.root.parent / "pictures", 300)
+    pictures.photographs(clone.root.parent / "pictures", 700)
     return terminal
 
 

@@ -50,7 +50,7 @@ SCORES = {
         "Label agreement", "higher", "Share of samples that the evaluator takes for the label they were asked for."
     ),
     "nearest_ratio": Score(
-        "Nearest training example",
+        "Nearest in training",
         "like real",
         "Median distance of samples to their nearest training example, over that of held-out data; "
         "well below 1 the model repeats what it was shown.",

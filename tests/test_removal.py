@@ -250,7 +250,7 @@ def test_a_removal_that_is_killed_before_any_step_is_completed_by_the_same_comma
         assert code in (0, -signal.SIGKILL)
         if code == 0:
             break
-        assert removal.unfinished(copy) or step == 0 or places(copy, gone) == set()
+        assert removal.unfinished(copy) or step < 2 or places(copy, gone) == set()  # after the lock's note, the journal
         remove(copy, *words)
         assert places(copy, gone) == set()
         assert json.loads(dag.dvc(copy, "status", "--json")) == {}
@@ -261,7 +261,7 @@ def test_a_removal_that_is_killed_before_any_step_is_completed_by_the_same_comma
 @pytest.mark.slow
 def test_between_a_kill_and_the_end_of_a_removal_nothing_is_run(project: Project) -> None:
     words = ["data", "remove", name_of(portraits()[0]), "--yes"]
-    subprocess.run([sys.executable, "-c", KILLED, "1", *words], cwd=project.root, capture_output=True, check=False)
+    subprocess.run([sys.executable, "-c", KILLED, "2", *words], cwd=project.root, capture_output=True, check=False)
     with pytest.raises(DataError, match="was interrupted; `genpipe data remove` completes it"):
         run.refuse_unfinished(project)
     assert "The removal of 1 example that was interrupted is complete" in remove(project)
@@ -273,9 +273,8 @@ def test_a_stage_that_outlives_the_killed_command_is_waited_for(project: Project
     gone, other = in_split(project, "train"), in_split(project, "test")
     command = [sys.executable, "-m", "genpipe", "data", "remove", name_of(gone), "--gc", "--yes"]
     first = subprocess.Popen(command, cwd=project.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while removal.unfinished(project) or "stage validate" not in locks.holder(
-        project.lock("stage").with_suffix(".json")
-    ):
+    note = project.lock("stage").with_suffix(".json")
+    while removal.unfinished(project) or "stage validate" not in str(locks.holder(note)):
         assert first.poll() is None
         time.sleep(0.005)
     first.kill()

@@ -193,13 +193,13 @@ def pull_outputs(project: Project) -> list[str]:
 
     Those are made anew, if a run needs them: their outputs were never pushed, or are not in this remote any more.
     """
-    failed = []
-    for name in (stage for stage, found in status(project).items() if any("changed outs" in part for part in found)):
-        if name in STAGES:
+    failed, known = [], load_yaml(project.root / "dvc.lock").get("stages") or {}
+    for name, found in status(project).items():
+        if name in known and any("changed outs" in part for part in found):
             try:
                 dvc(project, "pull", "--force", name)
             except StageError as error:
-                failed.append(f"{name}: {str(error).splitlines()[-1]}")
+                failed.append(f"{name}: {' '.join(str(error).split())}")
     return failed
 
 

@@ -191,7 +191,7 @@ def test_a_url_without_a_secret_is_taken(url: str) -> None:
 
 
 def test_the_token_goes_to_git_as_a_header_for_this_repository_and_into_no_words() -> None:
-    with serving({"/p.git/info/refs?service=git-upload-pack": failing(1, 403, lambda _: None)}) as (address, asked):
+    with serving({"/p.git/info/refs": failing(1, 403, lambda _: None)}) as (address, asked):
         clone = Workspace(f"{address}/p.git", "main", "genpipe/results", token="hunter2")
         with pytest.raises(WorkspaceError) as told:
             clone.prepare()

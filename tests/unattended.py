@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 
 from genpipe.processes import end_group
 from genpipe.run import DEFAULTS
-from tests.clones import GIT, Clone
+from tests.clones import GIT, ROOT, Clone
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -37,6 +37,7 @@ class Site:
     def env(self) -> dict[str, str]:
         """What a team sets on its machines."""
         return DEFAULTS | {
+            "PYTHONPATH": str(ROOT),  # the worker's genpipe, which is not the project's
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_API_URL": self.api,
             "PREFECT_SERVER_API_PORT": str(self.port),

@@ -33,13 +33,10 @@ def pending(project: Project) -> Pending:
     """Ask DVC and the registry. Raises ConfigError with all faults of the settings."""
     check(project)
     changed = dag.status(project)
-    another = dag.outdated(project)
-    stages = dag.with_downstream([*changed, *another])
+    stages = dag.with_downstream([*changed, *dag.outdated(project)])
     last = max(registry.versions(project), key=lambda version: int(version.version), default=None)
     registers = bool(stages) or register.pending(project)
     reasons = list(reasons_of(project, changed, last.tags if last else {})) if stages else []
-    if another or any(installed.FILE in inputs(parts) for parts in changed.values()):
-        reasons.append(f"code: another genpipe is installed ({__version__})")
     if stages and not reasons:
         reasons.append(f"dvc status names {', '.join(changed)}")
     if registers and not stages:
@@ -63,6 +60,8 @@ def reasons_of(project: Project, changed: Mapping[str, list[Any]], last: Mapping
         yield "the rules of validation (suites/)"
     if code := sorted(name for name in names if name.startswith("genpipe/")):
         yield f"code: {shortened(code)}"
+    if installed.FILE in names or dag.outdated(project):
+        yield f"code: another genpipe is installed ({__version__})"
     if names == set() and any("changed outs" in part for parts in changed.values() for part in parts):
         yield "outputs are missing or not those of dvc.lock"
     if any(part == "changed command" for parts in changed.values() for part in parts):

@@ -75,8 +75,8 @@ class Workspace:
     def prepare(self) -> None:
         """Clone or fetch, check out `results` as the repository has it (or make it), and merge `branch` into it.
 
-        What a killed run has left is dropped: DVC's cache and the checkpoints hold its work. Raises WorkspaceError when
-        the repository can't be reached, has no such branch, or the two branches can't be merged.
+        What a killed run has left is dropped: DVC's cache and the checkpoints hold its work. Raises ConfigError
+        when the repository has no such branch, WorkspaceError when it can't be reached or the two can't be merged.
         """
         if not self.folder.exists():
             self.clone()
@@ -91,7 +91,7 @@ class Workspace:
         if not self.has(f"origin/{self.branch}"):
             known = self.git("branch", "--remotes", "--format", "%(refname:lstrip=3)").split()
             branches = ", ".join(name for name in known if name != "HEAD") or "none"
-            raise WorkspaceError(f"{self.repository} has no branch '{self.branch}'; its branches: {branches}")
+            raise ConfigError([f"{self.repository} has no branch '{self.branch}'; its branches: {branches}"])
         start = f"origin/{self.results if self.has(f'origin/{self.results}') else self.branch}"
         self.git("checkout", "--force", "--no-track", "-B", self.results, start)
         self.git("reset", "--hard", start)  # also what an interrupted merge has left

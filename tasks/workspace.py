@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas import TaskRun
 
 from genpipe import dag
-from genpipe.errors import StageError
+from genpipe.errors import StageError, WorkspaceError
 from genpipe.pending import Pending
 from genpipe.processes import own_environment
 from genpipe.project import Project
@@ -15,7 +17,18 @@ from genpipe.workspace import Workspace
 from tasks.stages import HOUR, supervised
 
 
-@task(timeout_seconds=HOUR, retries=2, retry_delay_seconds=[10, 60], cache_policy=NO_CACHE)
+def was_git(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether git failed, which may have been the network, and not what it was asked for."""
+    return isinstance(state.result(raise_on_failure=False), WorkspaceError)
+
+
+@task(
+    timeout_seconds=HOUR,
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_condition_fn=was_git,
+    cache_policy=NO_CACHE,
+)
 def fetch(workspace: Workspace) -> None:
     """Bring the clone to what the repository holds."""
     workspace.prepare()

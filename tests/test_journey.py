@@ -15,7 +15,7 @@ from tests.clones import Clone
 from tests.unattended import Site
 
 pytestmark = pytest.mark.slow
-FEW, MORE = 600, 150  # pictures in the folder, and those that come later
+FEW, MORE = 750, 150  # pictures in the folder, and those that come later
 STEPS = 30
 
 

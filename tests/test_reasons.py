@@ -9,7 +9,7 @@ import yaml
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.retraining import early_end
-from genpipe import cli, reasons
+from genpipe import __version__, cli, dag, reasons
 from genpipe.data.dataset import Dataset
 from genpipe.pending import Pending
 from genpipe.project import Project
@@ -32,6 +32,7 @@ def project_of(folder: Path, **train: Any) -> Project:
         {"image": {"bytes": bytes([number]), "path": None}, "label": 0, "id": f"{number:032x}"} for number in range(3)
     ]
     projects.with_rows(project, ABOUT, rows)
+    dag.refresh(project)
     locked = {"train": {"params": {"params.yaml": {"train": {"generator": {"kind": "gan"}, "steps": 20}}}}}
     (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": locked}))
     return project
@@ -61,6 +62,12 @@ def test_lost_outputs_are_a_reason_and_so_is_the_first_run(tmp_path: Path) -> No
     assert list(reasons.reasons_of(project, lost, {})) == ["outputs are missing or not those of dvc.lock"]
     (tmp_path / "dvc.lock").unlink()
     assert list(reasons.reasons_of(project, CHANGED, {})) == ["the first run"]
+
+
+def test_another_installed_genpipe_is_a_reason(tmp_path: Path) -> None:
+    project = project_of(tmp_path, generator={"kind": "gan"}, steps=20)
+    (tmp_path / "genpipe.yaml").write_text((tmp_path / "genpipe.yaml").read_text().replace("validate: ", "validate: 0"))
+    assert list(reasons.reasons_of(project, {}, {})) == [f"code: another genpipe is installed ({__version__})"]
 
 
 def test_many_changes_are_shortened() -> None:

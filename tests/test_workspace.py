@@ -149,7 +149,7 @@ def test_a_push_that_is_rejected_is_told_and_the_next_run_takes_up_what_is_there
 def test_a_repository_that_is_gone_or_has_no_such_branch_is_told(person: Path, tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match=r"git clone failed for .*nowhere\.git"):
         Workspace(str(tmp_path / "nowhere.git"), "main", "genpipe/results").prepare()
-    with pytest.raises(WorkspaceError, match="has no branch 'trunk'; its branches: main"):
+    with pytest.raises(ConfigError, match="has no branch 'trunk'; its branches: main"):
         Workspace(str(tmp_path / "origin.git"), "trunk", "genpipe/results").prepare()
     with pytest.raises(ConfigError, match="branch and results are both 'main'"):
         Workspace(str(tmp_path / "origin.git"), "main", "main")

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from prefect import State, flow
+from prefect import State, flow, get_run_logger
 from prefect.client.schemas import FlowRun
 from prefect.flows import Flow
+from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.utilities.urls import url_for
@@ -35,7 +36,8 @@ def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     said = state.message or ""
     what = "validation refused the data" if "RefusedDataError" in said else f"retraining {(state.name or '').lower()}"
     subject = f"genpipe: {what} ({flow_run.parameters.get('repository')})"
-    notices.tell(flow_run.parameters.get("notify") or [], subject, f"{said}\n{url_for('flow-run', flow_run.id)}")
+    text, log = f"{said}\n{url_for('flow-run', flow_run.id)}", flow_run_logger(flow_run, flow)
+    notices.tell(flow_run.parameters.get("notify") or [], subject, text, log)
 
 
 @flow(name="retrain", on_failure=[tell_failure], on_crashed=[tell_failure])
@@ -99,7 +101,7 @@ def retrained(clone: Workspace, project: Project, pending: Pending, notify: list
     failed = []
     if artifacts.champion(project) not in (None, before):
         text = f"{outcome}\nWhy it was trained: {pending.why}.\n{url_for('flow-run', flow_run.id)}"
-        failed = notices.tell(notify, f"genpipe: {artifacts.champion(project)} is champion", text)
+        failed = notices.tell(notify, f"genpipe: {artifacts.champion(project)} is champion", text, get_run_logger())
     untold = f" Not told, since the notification failed: {', '.join(failed)}." if failed else ""
     return Completed(message=f"{outcome} Because of {pending.why}.{untold}")
 

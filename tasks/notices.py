@@ -1,13 +1,15 @@
 """Notifications by Prefect's own blocks, named as `slack-webhook/ops`: addresses and secrets stay in Prefect."""
 
+import logging
 from collections.abc import Sequence
 
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
-from prefect.logging import get_logger
 
 from genpipe.errors import ConfigError
+
+Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 def refuse_unknown(names: Sequence[str]) -> None:
@@ -35,16 +37,17 @@ def load(name: str) -> NotificationBlock:
     return block
 
 
-def tell(names: Sequence[str], subject: str, body: str) -> list[str]:
+def tell(names: Sequence[str], subject: str, body: str, log: Log) -> list[str]:
     """Send a message to each block; returns those that did not take it, which is logged and fails nothing."""
-    failed = []
+    failed = {}
     for name in names:
         try:
             load(name).notify(body=body, subject=subject)  # type: ignore[unused-coroutine]  # none in a sync flow
         except Exception as error:  # noqa: BLE001  # of whatever service; its words may hold the webhook's secret URL
-            get_logger("prefect.flow_runs").error("%s did not take '%s': %s", name, subject, type(error).__name__)
-            failed.append(name)
-    return failed
+            failed[name] = type(error).__name__
+    for name, kind in failed.items():
+        log.error("%s did not take '%s': %s", name, subject, kind)
+    return list(failed)
 
 
 def secret(name: str | None) -> str | None:

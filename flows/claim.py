@@ -4,6 +4,7 @@ Prefect learns nothing of a run whose process is killed: it stays Running, and s
 The project's journal names it, and whoever gets the lock next knows that its process is gone.
 """
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,7 +40,10 @@ def end_killed(project: Project) -> None:
     """Let the flow runs of the journal that never came to an end, and that this server knows, end as Crashed."""
     with get_client(sync_client=True) as client:
         for run in journal.runs(project):
-            if run.outcome == "running" and run.flow_run:
+            own = run.flow_run == str(flow_run.id)  # a killed run that was started again from Prefect's pages
+            # In the folder of which this one is a copy; of another machine's run the lock proves that it is gone.
+            lives = run.host == socket.gethostname() and not run.vanished
+            if run.outcome == "running" and run.flow_run and not own and not lives:
                 end(client, UUID(run.flow_run))
 
 

@@ -22,6 +22,11 @@ def project() -> dict[str, str]:
             "and `git push origin HEAD`"
         ])  # fmt: skip
     refuse_secrets(url)
+    if ":" not in url and not Path(url).is_absolute():
+        raise ConfigError([
+            f"git's remote 'origin' is the relative folder {url}, which a worker would look for elsewhere; `git remote "
+            "set-url origin` with an absolute place or a URL"
+        ])  # fmt: skip
     branch = asked(found, "branch", "--show-current")
     if not branch:
         raise ConfigError([f"{found.root} is on no branch; `git switch` to the one that retraining should follow"])

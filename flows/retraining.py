@@ -22,7 +22,7 @@ from flows.claim import claimed
 from flows.pipeline import ORDER
 from genpipe import dag, keeping
 from genpipe.pending import WHY, Pending
-from genpipe.project import Project
+from genpipe.project import Project, masked
 from genpipe.run import set_defaults
 from genpipe.workspace import Workspace
 from tasks import artifacts, notices, workspace
@@ -35,7 +35,7 @@ def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     """Tell those whom the run was to notify that it came to no good end."""
     said = state.message or ""
     what = "validation refused the data" if "RefusedDataError" in said else f"retraining {(state.name or '').lower()}"
-    subject = f"genpipe: {what} ({flow_run.parameters.get('repository')})"
+    subject = f"genpipe: {what} ({masked(str(flow_run.parameters.get('repository')))})"
     text, log = f"{said}\n{url_for('flow-run', flow_run.id)}", flow_run_logger(flow_run, flow)
     notices.tell(flow_run.parameters.get("notify") or [], subject, text, log)
 

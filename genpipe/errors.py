@@ -3,6 +3,7 @@
 A class also has its remedy, in one line, for those who come upon a failure later (`genpipe status`, docs/runbook.md).
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,10 +14,21 @@ TIMED_OUT = "it took longer than it may; `genpipe run` goes on, a training from 
 STOPPED = "somebody or something stopped it; `genpipe run` goes on, a training from its last checkpoint"
 
 
+def without_passwords(text: str) -> str:
+    """A text in which no URL shows who logs in, and with what."""
+    return re.sub(r"(\w[\w+.-]*://)(?!git@)[^/\s@]+@", r"\1***@", text)
+
+
 class GenpipeError(Exception):
-    """Anything that a user can mend; the command line prints it without a traceback."""
+    """Anything that a user can mend; the command line prints it without a traceback.
+
+    The message shows no password of a URL, also where it quotes what a library says, which knows the whole URL.
+    """
 
     remedy: ClassVar[str] = "mend what the message names, then `genpipe run`"
+
+    def __str__(self) -> str:
+        return without_passwords(super().__str__())
 
 
 class ConfigError(GenpipeError):

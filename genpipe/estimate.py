@@ -110,9 +110,9 @@ def of(project: Project, names: Sequence[str], seconds: float = SECONDS) -> Esti
         begun = time.monotonic()
         if not answers.poll(STARTING_SECONDS):
             return estimate
-        answers.recv()
-        estimate.start, end = time.monotonic() - begun, time.monotonic() + seconds
         try:
+            answers.recv()
+            estimate.start, end = time.monotonic() - begun, time.monotonic() + seconds
             while answers.poll(max(0.0, end - time.monotonic())):
                 estimate.take(answers.recv())
         except EOFError:

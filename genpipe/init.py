@@ -5,6 +5,7 @@ It is made aside and moved into its place when it is whole, so that a failure le
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -206,4 +207,4 @@ def tell(folder: Path, recipe: str, around: Path | None) -> None:
         print("Next: genpipe run")
     else:
         below = folder.is_relative_to(Path.cwd())
-        print(f"Next: cd {folder.relative_to(Path.cwd()) if below else folder} && genpipe run")
+        print(f"Next: cd {shlex.quote(str(folder.relative_to(Path.cwd()) if below else folder))} && genpipe run")

@@ -10,13 +10,13 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from genpipe import locks
-from genpipe.errors import StageError, remedy_of
+from genpipe.errors import StageError, remedy_of, without_passwords
 from genpipe.files import write_json
 from genpipe.project import Project
 
@@ -36,7 +36,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
-        said = " ".join(str(error).split()) or "no more is known"
+        said = " ".join(without_passwords(str(error)).split()) or "no more is known"
         cause = said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}…"
         return cls(type(error).__name__, cause, remedy_of(error))
 
@@ -59,8 +59,10 @@ class Run:
 
     @classmethod
     def parse(cls, content: dict[str, Any]) -> "Run":
+        """Raises no error for what a newer genpipe has written beside."""
+        known = {name: content[name] for name in (field.name for field in fields(cls)) if name in content}
         failure = content["failure"]
-        return cls(**{**content, "failure": Failure(**failure) if failure else None})
+        return cls(**known | {"failure": Failure(**failure) if failure else None})
 
     @property
     def vanished(self) -> bool:

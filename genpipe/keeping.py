@@ -2,7 +2,7 @@
 
 import configparser
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from genpipe import dag
 from genpipe.errors import ConfigError
@@ -20,7 +20,7 @@ def refuse_losable(project: Project, folder: Path) -> None:
     if settings.server.mlflow_tracking_uri.startswith(("http", "databricks")):
         del places["the place of runs' files"]  # a server has its own
     for what, (uri, variable) in places.items():
-        if lies_in(uri, folder):
+        if lies_in(uri, project.root, folder):
             faults.append(
                 f"{what} is relative ({masked(uri)}): it lies in a clone, and would be lost with it; "
                 f"set {variable} on the worker, or an absolute place in mlflow.yml"
@@ -31,10 +31,10 @@ def refuse_losable(project: Project, folder: Path) -> None:
         raise ConfigError(faults)
 
 
-def lies_in(uri: str, folder: Path) -> bool:
-    """Whether a URI names a place of the file system in `folder`."""
-    path = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else urlsplit(uri).path
-    return urlsplit(uri).scheme in ("", "file", "sqlite") and Path(path).resolve().is_relative_to(folder)
+def lies_in(uri: str, root: Path, folder: Path) -> bool:
+    """Whether a URI names a place of the file system in `folder`; a relative one is meant from `root`."""
+    path = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else unquote(urlsplit(uri).path)
+    return urlsplit(uri).scheme in ("", "file", "sqlite") and (root / path).resolve().is_relative_to(folder)
 
 
 def remote_fault(project: Project) -> str | None:

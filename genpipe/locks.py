@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -86,9 +86,11 @@ def refuse_beside_others(file: Path, purpose: str) -> None:
 def holder(note: Path) -> Holder | None:
     """Who holds the lock, from the note beside it; None where there is none."""
     try:
-        return Holder(**json.loads(note.read_text(encoding="utf-8")))
+        content = json.loads(note.read_text(encoding="utf-8"))
     except FileNotFoundError:  # nobody does, or it was let go while we looked
         return None
+    known = [field.name for field in fields(Holder)]  # a newer genpipe may write more
+    return Holder(**{name: value for name, value in content.items() if name in known})
 
 
 def notes(folder: Path) -> dict[str, Holder]:

@@ -12,7 +12,7 @@ from threading import Thread
 
 import psutil
 
-from genpipe.errors import KilledError, StageError
+from genpipe.errors import KilledError, StageError, without_passwords
 
 DVC_COMMENT = "ERROR: failed to reproduce"
 STARTER = "GENPIPE_STARTER"  # in the environment of a child: the process that supervises it
@@ -43,13 +43,14 @@ def supervise(
         assert child.stdout is not None  # because of PIPE
         try:
             for line in child.stdout:  # ends when the last process of the group has closed it
-                passed_on(line.rstrip())
-                last = [*last[-19:], line.rstrip()]
+                said = without_passwords(line.rstrip())
+                passed_on(said)
+                last = [*last[-19:], said]
             child.wait()
         finally:
             end_group(child)
             for line in child.stdout:  # what it said when it was asked to stop
-                passed_on(line.rstrip())
+                passed_on(without_passwords(line.rstrip()))
     if child.returncode < 0:
         raise killed(-child.returncode)
     if child.returncode:

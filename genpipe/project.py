@@ -144,8 +144,8 @@ class Project:
 
         In GENPIPE_HOME, which may serve several projects, each has a folder of its own.
         """
-        if home := os.environ.get("GENPIPE_HOME"):
-            return Path(home).resolve() / f"{self.root.name}-{hashlib.sha256(bytes(self.root)).hexdigest()[:8]}"
+        if folder := home():
+            return folder / f"{self.root.name}-{hashlib.sha256(bytes(self.root)).hexdigest()[:8]}"
         return self.root / ".genpipe"
 
     def lock(self, name: str) -> Path:
@@ -156,13 +156,15 @@ class Project:
     def identity(self) -> str:
         """The name of this folder's state, drawn once: by it runs in a shared store know whose checkpoints they have.
 
-        Whoever asks holds the lock of the stages.
+        A copy of the folder draws another. Whoever asks holds the lock of the stages.
         """
-        file = self.state / "identity"
-        if not file.exists():
+        file, place = self.state / "identity", str(self.root)
+        name, _, drawn_for = file.read_text(encoding="utf-8").partition("\n") if file.exists() else ("", "", "")
+        if drawn_for != place:
+            name = uuid4().hex
             with written_aside(file) as aside:
-                aside.write_text(uuid4().hex, encoding="utf-8")
-        return file.read_text(encoding="utf-8")
+                aside.write_text(f"{name}\n{place}", encoding="utf-8")
+        return name
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -198,6 +200,17 @@ class Project:
         if uri.startswith(prefix) and not uri.startswith(prefix + "/") and uri != prefix + ":memory:":
             return prefix + str(self.root / uri.removeprefix(prefix))
         return uri
+
+
+def home() -> Path | None:
+    """The folder that GENPIPE_HOME names; None without it. Raises ConfigError for a relative one."""
+    named = os.environ.get("GENPIPE_HOME")
+    if not named:
+        return None
+    folder = Path(named).expanduser()
+    if not folder.is_absolute():
+        raise ConfigError([f"GENPIPE_HOME is {named}; it must be absolute, since processes of many folders read it"])
+    return folder.resolve()
 
 
 def masked(uri: str) -> str:

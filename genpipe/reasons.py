@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from genpipe import __version__, dag, installed, registry, tracking
+from genpipe import __version__, dag, installed, locks, registry, tracking
 from genpipe.data.dataset import Stored
 from genpipe.pending import Pending
 from genpipe.project import Project
@@ -19,7 +19,9 @@ SHOWN = 6  # settings, or files of code, that a reason names
 
 def show(directory: Path, *, as_json: bool) -> None:
     """Print what is to be done, and why."""
-    found = pending(Project.find(directory))
+    project = Project.find(directory)
+    with locks.working(project, "genpipe pending"):  # asking the registry tidies up after a killed promotion
+        found = pending(project)
     if as_json:
         print(found.json())
     elif not found.any:

@@ -29,7 +29,8 @@ SMALLER: dict[str, dict[str, Any]] = {
     "evaluate": {"draws": 2, "most": 500},
 }
 # The environment may name the project's own stores and state.
-OWN_STORES = {"MLFLOW_TRACKING_URI": "", "MLFLOW_REGISTRY_URI": "", "GENPIPE_HOME": ""}
+NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT", "GENPIPE_HOME")
+OWN_STORES = dict.fromkeys(NAMES, "")
 
 
 def run(project: Project) -> None:

@@ -105,7 +105,7 @@ def reachable(project: Project) -> bool:
 def places(project: Project) -> list[Project]:
     """The project's folder, and this machine's clones of its repository, in which retraining works."""
     origin, prefix = (tracking.git(project, *words).strip() for words in (ORIGIN, PREFIX))
-    clones = [Project(folder / prefix) for folder in sorted((workspace.home() / "workspaces").glob("*/"))]
+    clones = [Project(folder / prefix) for folder in sorted(workspace.clones().glob("*/"))]
     known = [clone for clone in clones if clone.root.is_dir() and clone.root.resolve() != project.root]
     return [project, *(clone for clone in known if origin and tracking.git(clone, *ORIGIN).strip() == origin)]
 

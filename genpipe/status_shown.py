@@ -185,8 +185,8 @@ def training_lines(part: Part) -> Iterator[RenderableType]:
     table = Table.grid(padding=(0, 2))
     for run in part["last"]:
         steps = f"{run['done']:,} of {run['steps']:,} steps" if run["steps"] else f"{run['done']:,} steps"
-        cells = (run["name"], coloured(run["state"]), ages.since(run["begun"]), steps, run["reason"] or "")
-        table.add_row(*cells)
+        name, reason = escape(run["name"]), escape(run["reason"] or "")
+        table.add_row(name, coloured(run["state"]), ages.since(run["begun"]), steps, reason)
     yield table
 
 
@@ -197,7 +197,7 @@ def flow_run_lines(part: Part) -> Iterator[RenderableType]:
     for run in part["runs"]:
         begun = ages.since(run["begun"]) if run["begun"] else ""
         message = run["message"] if run["state"] != "Completed" else ""
-        table.add_row(f"{run['deployment']}/{run['name']}", coloured(run["state"]), begun, escape(message))
+        table.add_row(escape(f"{run['deployment']}/{run['name']}"), coloured(run["state"]), begun, escape(message))
     yield table
 
 

@@ -164,12 +164,13 @@ def run_origin(project: Project, run_id: str | None) -> dict[str, str]:
 def found_run(project: Project, run_id: str | None) -> Run | None:
     """The run of this id; None where it has been deleted for good."""
     point(project)
-    try:
-        return mlflow.get_run(run_id) if run_id else None
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
+    with answered(project):
+        try:
+            return mlflow.get_run(run_id) if run_id else None
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
 
 
 def run_link(project: Project, run_id: str) -> str:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from genpipe import locks
 from genpipe.errors import ConfigError, WorkspaceError
-from genpipe.project import Project, masked
+from genpipe.project import Project, home, masked
 
 OWN = ("data.dvc", "dvc.lock", "dvc.yaml", "genpipe.yaml")  # what the machine commits
 TIMEOUT_SECONDS = 1800.0  # of one git command; a server that says nothing must not hold a worker for ever
@@ -34,9 +34,9 @@ FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY",
 DEFAULT_USER = "x-access-token"  # GitHub asks for this name beside a token, GitLab takes any
 
 
-def home() -> Path:
-    """Where clones lie, and the state of projects that GENPIPE_HOME names a place for."""
-    return Path(os.environ.get("GENPIPE_HOME") or "~/.genpipe").expanduser().resolve()
+def clones() -> Path:
+    """The folder in which clones lie."""
+    return (home() or Path("~/.genpipe").expanduser()) / "workspaces"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Workspace:
         """Its place: readable, and another one for another repository or branch."""
         asked = "\n".join((self.repository, self.branch, self.results))
         name = re.sub(r"\W+", "-", Path(urlsplit(self.repository).path).name.removesuffix(".git")).strip("-")
-        return home() / "workspaces" / f"{name or 'project'}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+        return clones() / f"{name or 'project'}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
 
     @contextmanager
     def held(self, purpose: str) -> Iterator[None]:
@@ -95,6 +95,7 @@ class Workspace:
         start = f"origin/{self.results if self.has(f'origin/{self.results}') else self.branch}"
         self.git("checkout", "--force", "--no-track", "-B", self.results, start)
         self.git("reset", "--hard", start)  # also what an interrupted merge has left
+        self.git("clean", "--force", "--quiet", "--", *(f":(glob)**/{name}" for name in OWN))  # made, never committed
         self.merge()
 
     def clone(self) -> None:
@@ -120,7 +121,8 @@ class Workspace:
             self.git("merge", "--no-edit", "-m", f"Merge {self.branch}", f"origin/{self.branch}")
             return
         except WorkspaceError as error:
-            conflicts = self.git("diff", "--name-only", "--diff-filter=U").splitlines()
+            conflicts = self.git("diff", "--name-only", "-z", "--diff-filter=U").rstrip("\0").split("\0")
+            conflicts = [name for name in conflicts if name]
             if not conflicts or any(Path(name).name not in OWN for name in conflicts):
                 self.git("reset", "--hard", "HEAD")
                 others = ", ".join(conflicts) or str(error)

@@ -38,7 +38,7 @@ def test_a_project_is_whole_committed_and_right(tmp_path: Path, capsys: pytest.C
     project = Project(tmp_path / "new" / "Letters & digits")
     assert names(project.root) == FILES
     assert names(project.root.parent) == {project.root.name}
-    assert capsys.readouterr().out.splitlines()[1] == f"Next: cd {project.root} && genpipe run"
+    assert capsys.readouterr().out.splitlines()[1] == f"Next: cd '{project.root}' && genpipe run"
     assert project.mlflow.registry.name == project.mlflow.tracking.experiment.name == "Letters-digits"
     assert check(project)["train"].generator.kind == "gan"
     assert git(project.root, "log", "--format=%s") == "A project of the recipe digits-gan\n"

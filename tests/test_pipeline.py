@@ -37,7 +37,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clones.commit(clone, "a short training")
     printed = clone.run("genpipe", "run").stdout
     assert "alias champion" in printed
-    assert "label agreement" in printed
+    assert "Label agreement" in printed
     return clone
 
 

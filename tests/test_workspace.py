@@ -256,4 +256,4 @@ def test_a_server_keeps_the_files_of_runs_itself(project: Project, monkeypatch: 
 
 def test_home_is_named_or_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GENPIPE_HOME")
-    assert workspace.home() == Path("~/.genpipe").expanduser()
+    assert workspace.clones() == Path("~/.genpipe/workspaces").expanduser()

@@ -77,7 +77,7 @@ def carried_out(about: str, check: Check) -> Iterator[Finding]:
         yield Finding(about, "wrong", str(error), error.remedy)
     except ImportError as error:
         yield broken(about, error)
-    except OSError as error:
+    except (OSError, ValueError, LookupError, RuntimeError) as error:  # such as a file that a kill has cut off
         yield Finding(about, "wrong", f"could not be looked at: {error}", "mend what the system says, and ask again")
 
 

@@ -67,7 +67,11 @@ def remote(project: Project) -> Iterator[Finding]:
     if not (name := dag.default_remote(project)):
         return
     known = dag.dvc(project, "remote", "list").splitlines()  # with absolute paths
-    place = next(line.split()[1] for line in known if line.split()[0] == name)
+    places = (line.removesuffix("(default)").strip().partition("\t")[::2] for line in known)
+    place = next((place for remote, place in places if remote == name), None)
+    if place is None:
+        yield Finding("remote", "wrong", f"core.remote is '{name}', and there is no such remote", "dvc remote list")
+        return
     if not urlsplit(place).scheme and not Path(place).is_dir():
         yield Finding("remote", "wrong", f"'{name}' is not there: {place}", "mount or make it, then `dvc push`")
     elif (project.root / "data.dvc").exists():

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from packaging.requirements import Requirement
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from genpipe import cli, dag, tracking
 from genpipe.doctor import Finding, carried_out, environment
@@ -271,7 +272,8 @@ def test_servers_that_do_not_answer_are_wrong(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("PREFECT_API_URL", "http://somebody:secret@127.0.0.1:9/api")
     monkeypatch.setenv("PREFECT_HOME", str(project.root / "prefect"))
-    found = examined(project.root, capsys, code=1)
+    with temporary_settings({PREFECT_API_URL: "http://somebody:secret@127.0.0.1:9/api"}):  # read once a process
+        found = examined(project.root, capsys, code=1)
     assert (one(found["MLflow"]).state, one(found["Prefect"]).state) == ("wrong", "wrong")
     assert "the Prefect server http://***@127.0.0.1:9/api (PREFECT_API_URL)" in one(found["Prefect"]).text
     assert "secret" not in str(found)

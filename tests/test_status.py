@@ -12,6 +12,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from genpipe import cli, journal, ledger, locks, registry, tracking
 from genpipe.errors import RegistryError, ServerError, StageError
@@ -237,9 +238,10 @@ def test_what_is_declared_is_told_where_no_server_is_named(fresh: Project, capsy
 def test_a_prefect_server_that_does_not_answer_is_told(
     fresh: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_API_URL", "http://somebody:secret@127.0.0.1:9/api")
     monkeypatch.setenv("PREFECT_HOME", str(fresh.root / "prefect"))
-    found = told(fresh, capsys, code=1)
-    assert "http://127.0.0.1:9/api (PREFECT_API_URL) does not answer" in found["schedule"]["fault"]
+    with temporary_settings({PREFECT_API_URL: "http://somebody:secret@127.0.0.1:9/api"}):  # read once a process
+        found = told(fresh, capsys, code=1)
+    assert "http://***@127.0.0.1:9/api (PREFECT_API_URL) does not answer" in found["schedule"]["fault"]
     assert found["schedule"]["remedy"] == ServerError.remedy
     assert found["champion"]["version"] is None

@@ -67,8 +67,8 @@ def remote(project: Project) -> Iterator[Finding]:
     if not (name := dag.default_remote(project)):
         return
     known = dag.dvc(project, "remote", "list").splitlines()  # with absolute paths
-    places = (line.removesuffix("(default)").strip().split(maxsplit=1) for line in known)
-    place = next((place for remote, place in places if remote == name), None)
+    lines = (line.removesuffix("(default)").strip() for line in known if line.split()[:1] == [name])
+    place = next((line.removeprefix(name).strip() for line in lines), None)
     if place is None:
         yield Finding("remote", "wrong", f"core.remote is '{name}', and there is no such remote", "dvc remote list")
         return

@@ -153,20 +153,24 @@ def test_whoever_comes_second_is_told_and_the_first_ends_well(clone: Clone) -> N
         assert "is being blocked by" in clone.run("dvc", "repro", "augment", code=255).stderr
         assert flow.wait(300) == 0, log(clone)
     assert json.loads(clone.run("dvc", "status", "--json").stdout) == {}
-    assert {run.info.status for run in training_runs(clone)} <= {"FINISHED", "KILLED"}
+    assert statuses(clone) <= {"FINISHED", "KILLED"}
 
 
 def test_a_run_beside_dvc_is_told_and_a_stage_whose_dvc_is_killed_checkpoints_and_stops(clone: Clone) -> None:
-    clone.params(train={**TRAIN, "steps": 400_000, "checkpoint_every_steps": 400_000})
-    dvc = subprocess.Popen(["dvc", "repro", "train"], cwd=clone.root, env=clone.env, stdout=subprocess.DEVNULL)
-    stage = wait_for_stage(clone)
-    known = {run.info.run_id for run in training_runs(clone)}
-    waiting.until(lambda: {run.info.run_id for run in training_runs(clone)} - known, "run of the training")
-    told = clone.run("genpipe", "run", code=1).stderr
-    assert f"the project is in use by process {stage.pid} (genpipe stage train" in told
-    dvc.kill()
-    dvc.wait()
+    clone.params(train={**TRAIN, "seed": 3, "steps": 400_000, "checkpoint_every_steps": 400_000})
+    with subprocess.Popen(["dvc", "repro", "train"], cwd=clone.root, env=clone.env, stdout=subprocess.DEVNULL) as dvc:
+        try:
+            stage = wait_for_stage(clone)
+            waiting.until(lambda: "RUNNING" in statuses(clone), "training that is under way")
+            told = clone.run("genpipe", "run", code=1).stderr
+            assert f"the project is in use by process {stage.pid} (genpipe stage train" in told
+        finally:
+            dvc.kill()
     stage.wait(60)
     newest = max(clone.root.glob(".genpipe/checkpoints/*/step-*"), key=lambda file: file.stat().st_mtime)
     assert 0 < int(newest.name.removeprefix("step-")) < 400_000
-    assert "RUNNING" not in {run.info.status for run in training_runs(clone)}
+    assert "RUNNING" not in statuses(clone)
+
+
+def statuses(clone: Clone) -> set[str]:
+    return {run.info.status for run in training_runs(clone)}

@@ -89,7 +89,7 @@ def prefect(site: Site) -> Daemon:
 
 def worker(site: Site, clone: Clone) -> Daemon:
     """A worker of the pool `local`, with the code of `clone`, which keeps its state in its own folder."""
-    env = {name: value for name, value in (clone.env | site.env).items() if name != "GENPIPE_HOME"}
+    env = {name: value for name, value in (site.env | clone.env).items() if name != "GENPIPE_HOME"}
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local", "--type", "process"]
     return Daemon(command, site.folder / "worker", env)
 

@@ -13,7 +13,7 @@ run: $(READY)  ## raw data to a registered model, on the project of this folder
 	@genpipe run
 
 test: $(READY) lint types  ## everything that must pass: lint, types, quick tests, then real training and servers
-	pytest -q -m "not gpu" -n 2 --dist loadfile  # they wait for processes most of the time
+	pytest -q -m "not gpu"
 
 quick: $(READY)  ## the tests of a few minutes
 	pytest -q -m "not slow and not gpu"

@@ -165,14 +165,6 @@ def versioned_rows(project: Project) -> str | None:
     return digest
 
 
-def restore_data(project: Project) -> None:
-    """Bring back what data.dvc names, from a remote if there is one, else from the cache.
-
-    Raises StageError where that is impossible, and where data/ holds what is in no cache.
-    """
-    dvc(project, "pull" if has_remote(project) else "checkout", "data.dvc")
-
-
 def has_remote(project: Project) -> bool:
     return bool(dvc(project, "remote", "list").strip())
 
@@ -186,21 +178,6 @@ def default_remote(project: Project) -> str | None:
 def push_command(*targets: str) -> list[str]:
     """The command that copies `targets` to the remote, or all that data.dvc and dvc.lock name."""
     return [*DVC, "push", *targets]
-
-
-def pull_outputs(project: Project) -> list[str]:
-    """Bring the outputs that dvc.lock names from cache or remote; returns what DVC said of stages where it could not.
-
-    Those are made anew, if a run needs them: their outputs were never pushed, or are not in this remote any more.
-    """
-    failed, known = [], load_yaml(project.root / "dvc.lock").get("stages") or {}
-    for name, found in status(project).items():
-        if name in known and any("changed outs" in part for part in found):
-            try:
-                dvc(project, "pull", "--force", name)
-            except StageError as error:
-                failed.append(f"{name}: {' '.join(str(error).split())}")
-    return failed
 
 
 def own_code(project: Project) -> dict[str, str]:

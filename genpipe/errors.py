@@ -121,6 +121,16 @@ class KilledError(StageError):
     remedy = "see whether the memory gave out (`dmesg`) or the machine went down; `genpipe run` resumes a training"
 
 
+class RemoteError(GenpipeError):
+    """DVC's remote does not answer; `again` says whether it may, asked once more."""
+
+    remedy = "see that DVC's remote is there and lets this machine in (`genpipe doctor`), then start the run again"
+
+    def __init__(self, message: str, *, again: bool = True) -> None:
+        self.again = again
+        super().__init__(message)
+
+
 class RegistryError(GenpipeError):
     """The tracking store or the model registry has no such thing, or can't be reached."""
 

@@ -8,8 +8,8 @@ from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import TaskRun
 
-from genpipe import dag
-from genpipe.errors import StageError, WorkspaceError
+from genpipe import dag, remotes
+from genpipe.errors import RemoteError, StageError, WorkspaceError
 from genpipe.pending import Pending
 from genpipe.processes import own_environment
 from genpipe.project import Project
@@ -35,10 +35,22 @@ def fetch(workspace: Workspace) -> None:
     get_run_logger().info("%s in %s, branch %s", workspace.repository, workspace.folder, workspace.results)
 
 
-@task(timeout_seconds=2 * HOUR, cache_policy=NO_CACHE)
+def was_away(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether DVC's remote did not answer, and may later."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, RemoteError) and error.again
+
+
+@task(
+    timeout_seconds=2 * HOUR,
+    retries=3,
+    retry_delay_seconds=[10, 60, 180],
+    retry_condition_fn=was_away,
+    cache_policy=NO_CACHE,
+)
 def pull(project: Project) -> None:
-    """Bring outputs from DVC's remote, so that only what has changed is made anew."""
-    for lacking in dag.pull_outputs(project):
+    """Bring data and outputs from DVC's remote, so that only what has changed is made anew."""
+    for lacking in remotes.pull_outputs(project):
         get_run_logger().warning("its outputs could not be pulled and are made anew: %s", lacking)
 
 

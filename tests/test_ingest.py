@@ -13,7 +13,7 @@ import yaml
 from genpipe import dag
 from genpipe.data import dataset
 from genpipe.data.dataset import Stored
-from genpipe.errors import DataError
+from genpipe.errors import DataError, RemoteError
 from genpipe.project import Project
 from genpipe.sources import digits
 from genpipe.stages import ingest
@@ -80,6 +80,23 @@ def test_a_source_that_lost_rows_does_not_overwrite_what_data_dvc_names(
     assert data_dvc(project) == named
     assert not project.data.exists()
     monkeypatch.setattr(digits, "rows", every)
+    projects.run(project, "ingest")
+    assert data_dvc(project) == named
+
+
+def test_a_remote_that_is_away_makes_nobody_begin_a_new_history(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dag.dvc(project, "remote", "add", "--default", "store", str(tmp_path / "unmounted"))
+    named = data_dvc(project)
+    shutil.rmtree(project.data)
+    shutil.rmtree(project.root / ".dvc" / "cache")
+    every = digits.rows
+    monkeypatch.setattr(digits, "rows", lambda *given: islice(every(*given), 1000, None))
+    with pytest.raises(RemoteError, match=r"DVC's remote 'store' .*unmounted\) is not there"):
+        projects.run(project, "ingest")
+    assert (data_dvc(project), project.data.exists()) == (named, False)
+    monkeypatch.setattr(digits, "rows", every)  # the source has the same rows: nothing is missed
     projects.run(project, "ingest")
     assert data_dvc(project) == named
 

@@ -58,7 +58,8 @@ def test_a_remote_out_of_reach_is_told_and_loses_nothing(other: Clone, remote: P
     told = other.run("genpipe", "data", "diff", "HEAD", code=1)
     assert "are in no cache here and in no remote that answers (`dvc remote list`)" in told.stderr
     told = other.run("genpipe", "stage", "ingest")
-    assert "what data.dvc names is in no remote here; the source is read instead (dvc pull data.dvc" in told.stdout
+    assert "is not there: mount it, or make it by `dvc push`" in told.stdout
+    assert "; the source is read instead" in told.stdout
     remote.with_name("away").rename(remote)
     assert other.git("status", "--porcelain") == ""
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from genpipe import dag, installed, journal, keeping, locks
+from genpipe import dag, installed, journal, keeping, locks, remotes
 from genpipe.config import faults_of
 from genpipe.doctor import Finding, State
 from genpipe.errors import ConfigError, GenpipeError
@@ -75,6 +75,7 @@ def remote(project: Project) -> Iterator[Finding]:
     if not urlsplit(place).scheme and not Path(place).is_dir():
         yield Finding("remote", "wrong", f"'{name}' is not there: {place}", "mount or make it, then `dvc push`")
     elif (project.root / "data.dvc").exists():
+        remotes.refuse_silent(project)
         missing = json.loads(dag.dvc(project, "status", "--cloud", "--json", "data.dvc", within_seconds=REMOTE_SECONDS))
         text = f"'{name}' at {masked(place)}"
         if missing:

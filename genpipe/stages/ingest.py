@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from genpipe import code, dag
+from genpipe import code, dag, remotes
 from genpipe.config import Choice, Field, Plugin, plain, settings
 from genpipe.data import cache, dataset
 from genpipe.data.dataset import Stored
 from genpipe.data.stamps import Stamps
-from genpipe.errors import DataError, OutOfReachError, StageError
+from genpipe.errors import DataError, OutOfReachError, RemoteError, StageError
 from genpipe.files import write_json
 from genpipe.project import Project
 
@@ -26,12 +26,13 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     """Write data/<name>/*.parquet, dataset.yaml and data.dvc; what is there already stays untouched.
 
     What data.dvc names is brought back first where data/ has nothing, or an older version. Where DVC can't, the source
-    must give the same rows: raises DataError when it gives others, for those that data.dvc names would be lost. A
-    source out of reach is an error only where data.dvc names no data, or they are not here.
+    must give the same rows: raises DataError when it gives others, for those that data.dvc names would be lost, or
+    RemoteError where DVC's remote does not answer. A source out of reach is an error only where data.dvc names no data,
+    or they are not here.
     """
     source: Choice = cfg.source
     named = dag.versioned_rows(project)
-    lost = named is not None and not brought(project, named)
+    lost = why_lost(project, named) if named else None
     try:
         stored, added = take_in(source, project)
     except OutOfReachError as error:
@@ -41,6 +42,8 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
         stored, added = Stored.find(project.data), 0
     if lost and stored.digest != named:
         dataset.delete(stored)
+        if isinstance(lost, RemoteError):
+            raise lost
         raise DataError(
             f"source '{source.kind}' gives other rows than data.dvc names, and those are in no cache or remote of DVC "
             "here; `dvc pull` them from where they are, or remove data.dvc to begin a new history"
@@ -51,8 +54,8 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     return {"examples": stored.rows, "added": added}
 
 
-def brought(project: Project, named: str) -> bool:
-    """Whether data/ holds the rows that data.dvc names, after they have been brought back where that was needed.
+def why_lost(project: Project, named: str) -> StageError | RemoteError | None:
+    """Why data/ does not hold the rows that data.dvc names; None after they have been brought back, if need be.
 
     Rows that an interrupted run has added since are kept. Raises DataError when data/ holds other rows than those that
     data.dvc names, and DVC can't replace them: what it named before would be versioned as if it were new.
@@ -61,7 +64,12 @@ def brought(project: Project, named: str) -> bool:
     found = Stored.find(project.data).digest if held else None
     if found != named and (not held or dag.noted_rows(project) != named):
         try:
-            dag.restore_data(project)
+            remotes.restore_data(project)
+        except RemoteError as error:
+            if held:
+                raise
+            print(f"{error}; the source is read instead")
+            return error
         except StageError as error:
             if held:
                 raise DataError(
@@ -71,9 +79,9 @@ def brought(project: Project, named: str) -> bool:
                 ) from error
             place, why = ("remote", f" ({error})") if dag.has_remote(project) else ("cache", "")
             print(f"what data.dvc names is in no {place} here; the source is read instead{why}")
-            return False
+            return error
     dag.note_rows(project, named)
-    return True
+    return None
 
 
 def take_in(source: Choice, project: Project) -> tuple[Stored, int]:

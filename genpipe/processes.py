@@ -83,9 +83,19 @@ def stop_with_whoever_started_this() -> None:
     What was killed can't end its children, and no stage is to work on for nobody, with its lock.
     """
     started_by = [int(os.environ[STARTER])] if STARTER in os.environ else []
-    started_by += [os.getppid()] if "DVC_STAGE" in os.environ else []  # which DVC sets for the commands of stages
+    started_by += dvc_above() if "DVC_STAGE" in os.environ else []  # which DVC sets for the commands of stages
     if started_by:
         Thread(target=stop_after_any, args=(os.getpid(), started_by), daemon=True).start()
+
+
+def dvc_above() -> list[int]:
+    """The process that started this one, and if that is a shell with this command, the DVC that started the shell."""
+    above = os.getppid()
+    try:
+        parent = psutil.Process(above)
+        return [above, parent.ppid()] if parent.cmdline()[-2:-1] == ["-c"] else [above]
+    except psutil.NoSuchProcess:
+        return [above]  # it ended while we looked, which whoever watches it finds, too
 
 
 def stop_after_any(process: int, others: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from genpipe import errors
-from tests import clones, daemons, waiting
+from tests import clones, daemons, unattended, waiting
 from tests.clones import Clone
 
 pytestmark = pytest.mark.slow
@@ -39,8 +39,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 @pytest.fixture(scope="module")
 def server(clone: Clone) -> Iterator[dict[str, str]]:
     """A Prefect server with a work pool, as the environment that names it."""
-    with daemons.running(daemons.prefect(clone.root.parent / "server")) as daemon:
-        env = {"PREFECT_API_URL": daemon.health.removesuffix("/health"), "DO_NOT_TRACK": "true"}
+    site = unattended.new(clone.root.parent / "server")
+    with daemons.running(daemons.prefect(site)):
+        env = {"PREFECT_API_URL": site.api, "DO_NOT_TRACK": "true"}
         clone.run("prefect", "work-pool", "create", "watched", "--type", "process", env=env)
         yield env
 

@@ -85,8 +85,11 @@ class Site:
 
     def log(self, run: str) -> str:
         """What a run and its tasks have logged."""
-        lines = self.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"})
-        return "\n".join(line["message"] for line in lines)
+        asked = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
+        lines: list[str] = []
+        while page := self.ask("logs/filter", asked | {"offset": len(lines)}):  # 200 at a time
+            lines += [line["message"] for line in page]
+        return "\n".join(lines)
 
     def artifact(self, key: str) -> str:
         """The latest of a key, as it is kept."""

@@ -4,7 +4,6 @@ Prefect learns nothing of a run whose process is killed: it stays Running, and s
 The project's journal names it, and whoever gets the lock next knows that its process is gone.
 """
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from genpipe import dag, journal, locks
+from genpipe import journal, locks, rwlock
 from genpipe.project import Project
 from tasks import stages
 
@@ -30,7 +29,7 @@ def claimed(project: Project, purpose: str) -> Iterator[None]:
     """
     with locks.held(project.lock("pipeline"), purpose):
         with locks.held(project.lock("stage"), purpose, locks.ORPHAN_SECONDS):
-            dag.forget_dead_holders(project)
+            rwlock.forget_dead_holders(project)
             end_killed(project)
         with journal.recorded(project, purpose, str(flow_run.id or ""), stages.flow_run_url()):
             yield
@@ -41,9 +40,7 @@ def end_killed(project: Project) -> None:
     with get_client(sync_client=True) as client:
         for run in journal.runs(project):
             own = run.flow_run == str(flow_run.id)  # a killed run that was started again from Prefect's pages
-            # In the folder of which this one is a copy; of another machine's run the lock proves that it is gone.
-            lives = run.host == socket.gethostname() and not run.vanished
-            if run.outcome == "running" and run.flow_run and not own and not lives:
+            if run.flow_run and not own and journal.is_gone(run):
                 end(client, UUID(run.flow_run))
 
 

@@ -5,17 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
-import zc.lockfile  # type: ignore[import-untyped]
 
 from genpipe import code, installed
 from genpipe.errors import StageError
-from genpipe.files import write_json, written_aside
+from genpipe.files import written_aside
 from genpipe.processes import own_environment
 from genpipe.project import Project, load_yaml
 from genpipe.stages import DAG, STAGES, Output, Stage
@@ -231,41 +229,6 @@ def with_downstream(stale: Collection[str]) -> list[str]:
 def overlap(one: str, other: str) -> bool:
     """Whether one path is the other, or lies in it."""
     return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
-
-
-def forget_dead_holders(project: Project) -> None:
-    """Take out of DVC's record of who works on which path (.dvc/tmp/rwlock) what a kill has left there.
-
-    DVC itself forgets a holder whose process is gone, but neither one whose number another process has got since (as in
-    a container that was started again), nor a file that the kill has cut off.
-    """
-    file = project.root / ".dvc" / "tmp" / "rwlock"
-    if not file.exists():
-        return
-    try:
-        guard = zc.lockfile.LockFile(f"{file}.lock")  # DVC's own, for as long as it edits the record
-    except zc.lockfile.LockError:
-        return  # its holder lives
-    try:
-        written = file.stat().st_mtime
-        record = json.loads(file.read_text(encoding="utf-8"))
-        read = {path: [one for one in them if lives(one, written)] for path, them in record.get("read", {}).items()}
-        write = {path: one for path, one in record.get("write", {}).items() if lives(one, written)}
-        kept = {"read": {path: them for path, them in read.items() if them}, "write": write}
-        if kept != record:
-            write_json(file, kept)
-    except json.JSONDecodeError:
-        file.unlink()
-    finally:
-        guard.close()
-
-
-def lives(holder: Mapping[str, Any], written: float) -> bool:
-    """Whether the process that DVC has written down is still the one that has its number."""
-    try:
-        return psutil.Process(holder["pid"]).create_time() <= written
-    except psutil.NoSuchProcess:
-        return False
 
 
 def dvc(project: Project, *words: str, within_seconds: float | None = None) -> str:

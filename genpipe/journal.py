@@ -1,8 +1,9 @@
 """The journal of a project: how its last runs went, for whoever asks later, without a server.
 
 .genpipe/runs.json holds the last runs, oldest first. A run writes itself down when it begins, at each stage, and when
-it ends; one that was killed still says that it is running, and is told by its process, which is gone. A stage runs in a
-process of its own, of which the flow sees only what it printed: what went wrong there it writes down itself.
+it ends; one that was killed still says that it is running, and is told by its process, which is gone, or by the next
+run. A stage runs in a process of its own, of which the flow sees only what it printed: what went wrong there it writes
+down itself.
 """
 
 import json
@@ -23,7 +24,7 @@ from genpipe.project import Project
 KEPT = 20  # runs
 LONGEST = 300  # characters of a cause
 
-Outcome = Literal["running", "done", "failed", "stopped"]
+Outcome = Literal["running", "done", "failed", "stopped", "vanished"]
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,17 @@ class Run:
 
     @property
     def vanished(self) -> bool:
-        """Whether it says that it is running, and its process is gone: it was killed, or the machine went down."""
-        return self.outcome == "running" and not locks.lives(self.pid, self.host, self.begun)
+        """Whether it ended without a word, as a later run has noted, or as its process shows, which is gone."""
+        running = self.outcome == "running"
+        return self.outcome == "vanished" or (running and not locks.at_work(self.pid, self.host, self.begun))
 
 
 @contextmanager
 def recorded(project: Project, purpose: str, flow_run: str = "", page: str = "") -> Iterator[None]:
     """Write a run down while the block lasts; whoever calls holds the project's lock, so that no other one writes."""
     run = Run(purpose, now(), os.getpid(), socket.gethostname(), flow_run=flow_run, page=page)
-    keep(project, [*runs(project), run])
+    earlier = [replace(one, outcome="vanished") if is_gone(one) else one for one in runs(project)]
+    keep(project, [*earlier, run])
     try:
         yield
     except BaseException as error:
@@ -84,6 +87,14 @@ def recorded(project: Project, purpose: str, flow_run: str = "", page: str = "")
         amend(project, outcome=outcome, ended=now(), failure=own or Failure.of(error))
         raise
     amend(project, outcome="done", ended=now(), stage=None, failure=None)
+
+
+def is_gone(run: Run) -> bool:
+    """Whether a run has vanished; asked by whoever holds the project's lock, which another machine's has lost, then.
+
+    One of this machine whose process lives works in the folder of which this one is a copy.
+    """
+    return run.vanished or (run.outcome == "running" and run.host != socket.gethostname())
 
 
 @contextmanager
@@ -135,8 +146,9 @@ def runs(project: Project) -> list[Run]:
 def current(project: Project) -> Run | None:
     """The run that this process has written down and not yet closed."""
     last = next(reversed(runs(project)), None)
-    own = last and (last.outcome, last.pid, last.host) == ("running", os.getpid(), socket.gethostname())
-    return last if own else None
+    if last is None or (last.outcome, last.pid, last.host) != ("running", os.getpid(), socket.gethostname()):
+        return None
+    return None if last.vanished else last  # a killed process may have had this one's number
 
 
 def amend(project: Project, **changes: Any) -> None:

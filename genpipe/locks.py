@@ -16,7 +16,6 @@ from genpipe.files import write_json
 from genpipe.project import Project
 
 ORPHAN_SECONDS = 5.0  # a stage whose run or whose DVC was killed is waited for: it is about to stop
-SLACK_SECONDS = 2.0  # by which the time of a note and the beginning of its process may differ
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,15 @@ class Holder:
 
     @property
     def alive(self) -> bool:
-        return lives(self.pid, self.host, self.since)
+        return at_work(self.pid, self.host, self.since)
+
+    @property
+    def above(self) -> bool:
+        """Whether it has started this process, itself or by others; another machine's number says nothing here."""
+        import psutil
+
+        here = self.host in ("", socket.gethostname()) and self.alive
+        return here and self.pid in [process.pid for process in psutil.Process().parents()]
 
     def __str__(self) -> str:
         elsewhere = f" on {self.host}" if self.host not in ("", socket.gethostname()) else ""
@@ -75,10 +82,8 @@ def working(project: Project, purpose: str) -> Iterator[None]:
 
 def refuse_beside_others(file: Path, purpose: str) -> None:
     """Raises LockedError, which names the holder, when a process that did not start this one holds the lock `file`."""
-    import psutil
-
     who = holder(file.with_suffix(".json"))
-    if who is None or who.pid not in [process.pid for process in psutil.Process().parents()]:
+    if who is None or not who.above:
         with held(file, purpose):
             return
 
@@ -99,17 +104,12 @@ def notes(folder: Path) -> dict[str, Holder]:
     return {name: who for name, who in found.items() if who}
 
 
-def lives(pid: int, host: str, since: str) -> bool:
-    """Whether the process that had this number at that time still runs; of another machine's it is believed."""
-    import psutil  # the command line reads this module before it knows whether anybody asks
+def at_work(pid: int, host: str, since: str) -> bool:
+    """Whether the process that has noted its number, machine and time still runs; of another machine's it is believed.
 
-    if host not in ("", socket.gethostname()):
-        return True
-    try:
-        process = psutil.Process(pid)
-        ended, begun = process.status() == psutil.STATUS_ZOMBIE, process.create_time()
-    except psutil.NoSuchProcess:
-        return False
-    return (
-        not ended and begun <= datetime.fromisoformat(since).timestamp() + SLACK_SECONDS
-    )  # else the number is another's by now
+    Whoever gets the lock that it held knows better.
+    """
+    from genpipe.processes import lives  # the command line reads this module before it knows whether anybody asks
+
+    elsewhere = host not in ("", socket.gethostname())
+    return elsewhere or lives(pid, datetime.fromisoformat(since).timestamp())

@@ -17,6 +17,7 @@ from genpipe.errors import KilledError, StageError, without_passwords
 DVC_COMMENT = "ERROR: failed to reproduce"
 STARTER = "GENPIPE_STARTER"  # in the environment of a child: the process that supervises it
 WATCH_SECONDS = 0.5
+SLACK_SECONDS = 2.0  # by which the time of a note and the beginning of its process may differ
 GRACE_SECONDS = 30.0  # between the request to stop (a stage writes its checkpoint) and the kill
 
 
@@ -107,6 +108,18 @@ def stop_after_any(process: int, others: Sequence[int]) -> None:
     except psutil.NoSuchProcess:
         pass  # it ended while we looked
     os.kill(process, signal.SIGTERM)
+
+
+def lives(number: int, at: float) -> bool:
+    """Whether the process that had this number at that time (seconds since 1970) still runs.
+
+    One of that number which began later is another.
+    """
+    try:
+        process = psutil.Process(number)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= at + SLACK_SECONDS
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end_group(child: subprocess.Popen[str]) -> None:

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from genpipe import dag, estimate, installed, journal, locks, processes, smoke, summary
+from genpipe import dag, estimate, installed, journal, locks, processes, rwlock, smoke, summary
 from genpipe.errors import ConfigError, DataError
 from genpipe.files import written_aside
 from genpipe.project import Project
@@ -40,7 +40,7 @@ def run(directory: Path, changes: Sequence[str], *, allow_dirty: bool = False) -
     project = opened(directory, changes, write=True)
     exit_on_sigterm()
     with locks.alone(project, "genpipe run"):  # who works on it is told before anything is asked
-        dag.forget_dead_holders(project)
+        rwlock.forget_dead_holders(project)
         dag.refresh(project)
         nothing_to_do = not os.environ.get("PREFECT_API_URL") and not work(project)
     if nothing_to_do:

@@ -14,12 +14,12 @@ import yaml
 from packaging.requirements import Requirement
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from genpipe import cli, dag, tracking
+from genpipe import cli, dag, processes, rwlock, tracking
 from genpipe.doctor import Finding, carried_out, environment
 from genpipe.doctor import project as checks
 from genpipe.errors import StageError
 from genpipe.project import Project
-from tests import projects
+from tests import projects, waiting
 from tests.clones import GIT
 from tests.test_journal import killed_run
 
@@ -202,7 +202,7 @@ def test_what_a_killed_run_leaves_is_told(project: Project) -> None:
     assert "ended without a word in train" in last.text
 
 
-def rwlock(project: Project, number: int) -> Path:
+def rwlock_of(project: Project, number: int) -> Path:
     file = project.root / ".dvc" / "tmp" / "rwlock"
     entry = {"pid": number, "cmd": "dvc repro"}
     file.write_text(json.dumps({"read": {}, "write": {str(project.root / "out"): entry}}))
@@ -212,19 +212,40 @@ def rwlock(project: Project, number: int) -> Path:
 def test_dvc_drops_the_entries_of_a_process_that_is_gone_by_itself(project: Project) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    rwlock(project, gone.pid)
+    rwlock_of(project, gone.pid)
     found = next(checks.locked(project))
     assert (found.state, "was killed" in found.text) == ("ok", True)
     make_out(project)
 
 
-def test_dvc_waits_in_vain_for_another_process_of_the_same_number_until_the_file_is_removed(project: Project) -> None:
-    file = rwlock(project, os.getpid())
+def test_dvc_waits_in_vain_for_another_process_of_the_same_number_until_a_run_frees_it(project: Project) -> None:
+    file = rwlock_of(project, os.getpid())
     found = next(checks.locked(project))
-    assert (found.state, found.remedy) == ("wrong", f"rm {file}")
+    assert (found.state, found.remedy) == ("warning", f"`genpipe run` frees it; before DVC by hand: rm {file}")
     with pytest.raises(StageError, match="busy"):
         make_out(project)
-    file.unlink()
+    rwlock.forget_dead_holders(project)  # as every run does first
+    make_out(project)
+
+
+def test_a_dvc_at_work_keeps_its_entries(project: Project) -> None:
+    (project.root / "dvc.yaml").write_text("stages: {wait: {cmd: touch begun; sleep 60, outs: [out]}}\n")
+    with subprocess.Popen([*dag.DVC, "repro", "--quiet"], cwd=project.root, start_new_session=True) as child:
+        try:
+            waiting.until((project.root / "begun").exists, "the stage")
+            rwlock.forget_dead_holders(project)
+            found = next(checks.locked(project))
+            assert (found.state, found.text) == ("ok", f"process {child.pid} is at work")
+        finally:
+            processes.end_group(child)
+
+
+def test_a_list_of_holders_that_a_kill_has_cut_off_is_told_until_a_run_frees_it(project: Project) -> None:
+    file = rwlock_of(project, os.getpid())
+    file.write_text(file.read_text()[:20])
+    found = next(checks.locked(project))
+    assert (found.state, "cut off" in found.text) == ("warning", True)
+    rwlock.forget_dead_holders(project)
     make_out(project)
 
 

@@ -1,9 +1,11 @@
 """The journal: how runs went, told by the runs themselves, and by what a killed one can't tell any more."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ from genpipe.project import Project
 from tests import projects
 
 KILLED = """
-import os, signal
+import os, signal, socket, sys
 from pathlib import Path
 from genpipe import journal, locks
 from genpipe.project import Project
 
+if len(sys.argv) > 1:  # as in a container, whose name is another each time
+    socket.gethostname = lambda: sys.argv[1]
 project = Project(Path.cwd())
 with locks.held(project.lock("pipeline"), "genpipe run"), journal.recorded(project, "genpipe run"):
     with journal.stage(project, "train"):
@@ -31,9 +35,9 @@ def project(tmp_path: Path) -> Project:
     return projects.make(tmp_path)
 
 
-def killed_run(project: Project) -> None:
-    """A run that a real SIGKILL ends in the stage train, its lock in its hands."""
-    done = subprocess.run([sys.executable, "-c", KILLED], cwd=project.root, check=False)
+def killed_run(project: Project, *host: str) -> None:
+    """A run that a real SIGKILL ends in the stage train, its lock in its hands; on this machine, or on `host`."""
+    done = subprocess.run([sys.executable, "-c", KILLED, *host], cwd=project.root, check=False)
     assert done.returncode == -signal.SIGKILL
 
 
@@ -128,6 +132,31 @@ def test_an_interrupted_run_was_stopped(project: Project) -> None:
 def test_a_killed_run_is_known_by_its_process(project: Project) -> None:
     killed_run(project)
     assert (last(project).outcome, last(project).stage, last(project).vanished) == ("running", "train", True)
+
+
+def test_a_run_that_was_killed_in_a_container_is_closed_by_the_next_one(project: Project) -> None:
+    killed_run(project, "a1b2c3")
+    assert not last(project).vanished  # nobody here can know
+    with journal.recorded(project, "genpipe run"):
+        before, now = journal.runs(project)
+        assert (before.outcome, before.vanished, before.stage) == ("vanished", True, "train")
+        assert (now.outcome, now.vanished) == ("running", False)
+
+
+def test_a_living_run_of_this_machine_is_left_alone_in_a_copy_of_its_folder(project: Project, tmp_path: Path) -> None:
+    with journal.recorded(project, "the original"):
+        copy = Project(shutil.copytree(project.root, tmp_path / "copy"))
+        with journal.recorded(copy, "the copy"):
+            assert [one.outcome for one in journal.runs(copy)] == ["running", "running"]
+
+
+def test_a_number_that_was_a_killed_runs_writes_nothing_into_it(project: Project) -> None:
+    killed_run(project)
+    journal.keep(project, [replace(last(project), pid=os.getpid(), begun="2026-01-01T00:00:00.000+00:00")])
+    assert last(project).vanished
+    with journal.stage(project, "evaluate"):
+        pass
+    assert last(project).stage == "train"
 
 
 def test_the_last_runs_are_kept(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from genpipe import locks, processes
 from genpipe.errors import KilledError, LockedError, StageError
 from genpipe.processes import supervise
+from tests import projects
 
 PYTHON = sys.executable
 
@@ -126,3 +128,54 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     began = time.monotonic()
     with locks.held(file, "third", wait_seconds=5):
         assert time.monotonic() - began < 5
+
+
+HOLDER = """
+import socket, subprocess, sys
+from pathlib import Path
+from genpipe import locks
+from genpipe.project import Project
+
+host, stage = sys.argv[1:]
+socket.gethostname = lambda: host
+with locks.held(Project(Path.cwd()).lock("pipeline"), "genpipe run"):
+    sys.exit(subprocess.run([sys.executable, "-c", stage]).returncode)
+"""
+STAGE = """
+import sys
+from pathlib import Path
+from genpipe import locks
+from genpipe.errors import LockedError
+from genpipe.project import Project
+
+try:
+    with locks.working(Project(Path.cwd()), "genpipe stage train"):
+        print("works")
+except LockedError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize(("host", "works"), [(socket.gethostname(), True), ("a1b2c3", False)])
+def test_a_stage_works_beside_the_run_that_started_it_and_not_beside_one_of_another_machine(
+    host: str, works: bool, tmp_path: Path
+) -> None:
+    """The other's holder has, as in a container, the number of a process above the stage."""
+    project = projects.make(tmp_path)
+    done = subprocess.run(
+        [PYTHON, "-c", HOLDER, host, STAGE], cwd=project.root, check=False, capture_output=True, text=True
+    )
+    assert ("works" in done.stdout) == works, done.stderr
+    assert ("in use by process" in done.stderr and "on a1b2c3 (genpipe run" in done.stderr) != works
+
+
+def test_a_process_lives_until_it_ends_and_one_that_began_later_is_another() -> None:
+    with subprocess.Popen([PYTHON, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert processes.lives(child.pid, time.time())
+        assert not processes.lives(child.pid, time.time() - 60)  # its number was another's then
+        assert child.stdin
+        child.stdin.close()
+        end = time.monotonic() + 30
+        while processes.lives(child.pid, time.time()):  # nobody has waited for it: a zombie
+            assert time.monotonic() < end
+    assert not processes.lives(child.pid, time.time())

@@ -177,6 +177,18 @@ def test_a_killed_run_ended_without_a_word_and_its_lock_is_nobodys(
         assert told(fresh, capsys)["locks"]["held"][0]["alive"]
 
 
+def test_a_run_killed_in_another_container_is_told_once_the_next_has_begun(
+    fresh: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed_run(fresh, "a1b2c3")
+    (lock,) = told(fresh, capsys)["locks"]["held"]
+    assert (lock["host"], lock["alive"]) == ("a1b2c3", True)  # as far as anybody here can know
+    with locks.held(fresh.lock("pipeline"), "genpipe run"), journal.recorded(fresh, "genpipe run"):
+        now, before = told(fresh, capsys)["runs"]["last"]
+        assert (now["outcome"], before["outcome"], before["failure"]["error"]) == ("running", "vanished", "Killed")
+    assert "before: ended without a word" in status(fresh, capsys)
+
+
 def test_runs_of_retraining_in_a_clone_on_this_machine_are_told_too(
     fresh: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from genpipe import dag, installed, journal, keeping, locks, remotes
+from genpipe import dag, installed, journal, keeping, locks, remotes, rwlock
 from genpipe.config import faults_of
 from genpipe.doctor import Finding, State
 from genpipe.errors import ConfigError, GenpipeError
@@ -104,33 +104,22 @@ def locked(project: Project) -> Iterator[Finding]:
 
 
 def rwlocked(project: Project) -> Iterator[Finding]:
-    """What DVC's list of paths in use (.dvc/tmp/rwlock) says of processes.
-
-    DVC drops the entries of a number that no process has. If another process has that number by now, as happens after
-    a container has been started again, it takes that one for itself and waits.
-    """
-    file = project.root / ".dvc" / "tmp" / "rwlock"
-    content = json.loads(file.read_text(encoding="utf-8") or "{}") if file.exists() else {}
-    readers = [entry for entries in content.get("read", {}).values() for entry in entries]
-    for number in sorted({int(entry["pid"]) for entry in [*readers, *content.get("write", {}).values()]}):
-        command = command_of(number)
-        if command is None:
-            yield Finding("DVC's lock", "ok", f"process {number} was killed; the next command of DVC drops its entries")
-        elif "dvc" in command:
-            yield Finding("DVC's lock", "ok", f"process {number} is at work: {command}")
-        else:
-            text = f"{file} names process {number}, which is no DVC by now but {command}: DVC waits for it in vain"
-            yield Finding("DVC's lock", "wrong", text, f"rm {file}")
-
-
-def command_of(number: int) -> str | None:
-    """The command line of a living process; None where there is none of that number."""
+    """What DVC's list of paths in use (.dvc/tmp/rwlock) says of processes, and for which of them DVC waits in vain."""
+    file, about = rwlock.record_file(project), "DVC's lock"
+    remedy = f"`genpipe run` frees it; before DVC by hand: rm {file}"
     try:
-        return " ".join(psutil.Process(number).cmdline()) or "another process"
-    except psutil.NoSuchProcess:
-        return None
-    except psutil.AccessDenied:
-        return "somebody else's process"
+        holders = rwlock.holders(project)
+    except ValueError:
+        yield Finding(about, "warning", f"{file} was cut off by a kill", remedy)
+        return
+    for number, works in sorted(holders.items()):
+        if works:
+            yield Finding(about, "ok", f"process {number} is at work")
+        elif psutil.pid_exists(number):
+            text = f"{file} names process {number}, which was killed; DVC waits for another one of that number by now"
+            yield Finding(about, "warning", text, remedy)
+        else:
+            yield Finding(about, "ok", f"process {number} was killed; the next command of DVC drops its entries")
 
 
 def disk(project: Project) -> Iterator[Finding]:

@@ -101,6 +101,8 @@ def training_run(project: Project, digest: str, config: Mapping[str, Any], resum
             run = TrainingRun(project, active.info.run_id)
             if not found:
                 describe_run(project, run, digest, config)
+            elif REASON in found.data.tags:
+                run.client.delete_tag(run.run_id, REASON)  # of an end that was none
             # Again in a resumed run, which may have died before.
             tracking.log_rows(project, run.run_id, membership.TRAINED)
         yield run

@@ -24,13 +24,14 @@ import numpy as np
 import torch
 import yaml
 
-from genpipe import PACKAGE, gate, modalities, sampling, training
-from genpipe.bench import Bench, Plan, Seen
+from genpipe import PACKAGE, modalities, sampling, training
+from genpipe.champion import gate
+from genpipe.champion.gate import Draws, Opponent
 from genpipe.config import parse
 from genpipe.data.arrays import Arrays, DataSpec, write_arrays
 from genpipe.data.batches import Batches
 from genpipe.devices import Compute
-from genpipe.gate import Draws, Opponent
+from genpipe.evaluation.bench import Bench, Plan, Seen
 from genpipe.generators import Model
 from genpipe.metrics.repeated import summaries
 from genpipe.project import Gate

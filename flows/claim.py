@@ -16,8 +16,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from genpipe import journal, locks, rwlock
+from genpipe import locks, rwlock
 from genpipe.project import Project
+from genpipe.watching import journal
 from tasks import stages
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from flows.events import resource
 from genpipe.errors import ConfigError
 from genpipe.project import Project
-from genpipe.workspace import refuse_secrets
+from genpipe.unattended.workspace import refuse_secrets
 
 
 def project() -> dict[str, str]:

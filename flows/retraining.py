@@ -1,7 +1,7 @@
 """Retraining with nobody at hand: a worker fetches the project, looks for new data, and trains if there is a reason.
 
-It works in a clone of its own (genpipe/workspace.py). What a model is made from is published before it is trained, and
-what came of it before it is registered, so that a champion's commit and data can always be fetched.
+It works in a clone of its own (genpipe/unattended/workspace.py). What a model is made from is published before it is
+trained, and what came of it before it is registered, so that a champion's commit and data can always be fetched.
 """
 
 import os
@@ -20,11 +20,12 @@ from prefect.utilities.urls import url_for
 
 from flows.claim import claimed
 from flows.pipeline import ORDER
-from genpipe import dag, keeping
-from genpipe.pending import WHY, Pending
+from genpipe import dag
 from genpipe.project import Project, masked
 from genpipe.run import set_defaults
-from genpipe.workspace import Workspace
+from genpipe.unattended import keeping
+from genpipe.unattended.pending import WHY, Pending
+from genpipe.unattended.workspace import Workspace
 from tasks import artifacts, notices, workspace
 
 INGEST, *DAG, REGISTER = ORDER

@@ -38,7 +38,7 @@ def models(project: Project, ids: Collection[str]) -> list[Model]:
     uri = project.mlflow.server.mlflow_tracking_uri
     if uri.startswith(SQLITE) and not project.root.joinpath(uri.removeprefix(SQLITE)).exists():
         return []  # nothing was ever trained, and making a store takes seconds
-    from genpipe import registry, tracking
+    from genpipe.records import registry, tracking
 
     aliases, versions = registry.aliases(project), defaultdict[str, dict[int, str]](dict)
     for version in registry.versions(project):

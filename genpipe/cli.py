@@ -189,19 +189,19 @@ def command_sample(arguments: argparse.Namespace) -> None:
 
 
 def command_promote(arguments: argparse.Namespace) -> None:
-    from genpipe import promotion
+    from genpipe.champion import promotion
 
     promotion.promote(arguments.directory, arguments.version, arguments.why, allow_dirty=arguments.allow_dirty)
 
 
 def command_rollback(arguments: argparse.Namespace) -> None:
-    from genpipe import promotion
+    from genpipe.champion import promotion
 
     promotion.rollback(arguments.directory, arguments.why)
 
 
 def command_history(arguments: argparse.Namespace) -> None:
-    from genpipe import promotion
+    from genpipe.champion import promotion
 
     promotion.history(arguments.directory)
 
@@ -213,7 +213,7 @@ def command_lineage(arguments: argparse.Namespace) -> None:
 
 
 def command_compare(arguments: argparse.Namespace) -> None:
-    from genpipe import comparing
+    from genpipe.champion import comparing
 
     comparing.compare(arguments.directory, arguments.first, arguments.second)
 
@@ -232,14 +232,15 @@ def command_data_remove(arguments: argparse.Namespace) -> None:
 
 
 def command_status(arguments: argparse.Namespace) -> int:
-    from genpipe import run, status_shown
+    from genpipe import run
+    from genpipe.watching import status_shown
 
     run.set_defaults()
     return status_shown.show(arguments.directory, seen_by_server if server_named() else None, as_json=arguments.json)
 
 
 def command_doctor(arguments: argparse.Namespace) -> int:
-    from genpipe import doctor
+    from genpipe.watching import doctor
 
     return doctor.doctor(arguments.directory, told_by_server if server_named() else None, as_json=arguments.json)
 
@@ -280,7 +281,7 @@ def command_config(arguments: argparse.Namespace) -> None:
 
 
 def command_pending(arguments: argparse.Namespace) -> None:
-    from genpipe import reasons
+    from genpipe.unattended import reasons
 
     reasons.show(arguments.directory, as_json=arguments.json)
 

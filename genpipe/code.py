@@ -11,26 +11,28 @@ from pathlib import Path
 from genpipe import PACKAGE
 from genpipe.stages import STAGES, Stage
 
+LOADED_BY_NAME = {"genpipe.generators", "genpipe.modalities", "genpipe.nn", "genpipe.sources"}
 # What only finds, reports or guards can't change what a stage writes; an edit there must not train anew.
 OBSERVERS = {
     "genpipe",
+    "genpipe.champion.*",
     "genpipe.cli",
     "genpipe.code",
     "genpipe.dag",
-    "genpipe.enough",
     "genpipe.errors",
+    "genpipe.evaluation",
+    "genpipe.evaluation.enough",
     "genpipe.installed",
-    "genpipe.journal",
-    "genpipe.ledger",
     "genpipe.locks",
-    "genpipe.membership",
-    "genpipe.pending",
     "genpipe.plugins",
-    "genpipe.recording",
+    "genpipe.processes",
+    "genpipe.progress",
+    "genpipe.project",
+    "genpipe.records.*",
+    "genpipe.stages",
+    "genpipe.unattended.*",
+    "genpipe.watching.*",
 }
-LOADED_BY_NAME = {"genpipe.generators", "genpipe.modalities", "genpipe.nn", "genpipe.sources"}
-OBSERVERS |= {"genpipe.processes", "genpipe.progress", "genpipe.project", "genpipe.registry"}
-OBSERVERS |= {"genpipe.stages", "genpipe.tracking"}
 
 
 def closure(stage: Stage) -> list[str]:
@@ -101,15 +103,17 @@ def carried_digest(package: Path, served: Path) -> str:
 def walk(start: str, without: frozenset[str] = frozenset(OBSERVERS), *, by_name: bool = False) -> dict[str, Path]:
     """Module name → file, for `start` and all that it imports from genpipe.
 
-    Left out are the modules `without` and, unless `by_name`, those of packages whose modules are loaded by name.
+    Left out are the modules `without` (`package.*` is a package and its modules) and, unless `by_name`, those of
+    packages whose modules are loaded by name.
     """
     found: dict[str, Path] = {}
     waiting = [start, *imports(source_of(start))]
     while waiting:
         name = waiting.pop()
         file = source_of(name)
-        apart = not by_name and name.rpartition(".")[0] in LOADED_BY_NAME
-        if name in found or name in without or apart or file is None:
+        package = name.rpartition(".")[0]
+        apart = not by_name and package in LOADED_BY_NAME
+        if name in found or apart or file is None or not without.isdisjoint({name, f"{name}.*", f"{package}.*"}):
             continue
         found[name] = file
         waiting += imports(file)

@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from genpipe import ledger, modalities, registry, versions
+from genpipe import modalities
+from genpipe.champion import ledger, versions
 from genpipe.config import explain, parse, plain
 from genpipe.data.arrays import ORIGIN, DataSpec
 from genpipe.errors import ConfigError, DataError
 from genpipe.files import write_json
 from genpipe.project import Project
-from genpipe.registry import digest_of
+from genpipe.records import registry
+from genpipe.records.registry import digest_of
 
 
 def options(words: Sequence[str]) -> dict[str, Any]:

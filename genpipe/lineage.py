@@ -18,13 +18,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
-from genpipe import dag, ledger, registry, tracking
+from genpipe import dag
+from genpipe.champion import ledger
+from genpipe.champion.verdict import of_tags
 from genpipe.data.dataset import Stored
 from genpipe.errors import RegistryError
 from genpipe.project import Project
-from genpipe.registry import EVALUATION, ModelVersion, digest_of
-from genpipe.tracking import COMMIT, DATASET, DIRTY, FILES, ROWS, TRAINING, VERSION
-from genpipe.verdict import of_tags
+from genpipe.records import registry, tracking
+from genpipe.records.registry import EVALUATION, ModelVersion, digest_of
+from genpipe.records.tracking import COMMIT, DATASET, DIRTY, FILES, ROWS, TRAINING, VERSION
 
 SHORT, IN_TABLE = 12, 8  # digits of a digest in the terminal; so many are enough to ask by
 SHORTEST = 6  # digits of a digest that is asked by its beginning

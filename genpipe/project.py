@@ -79,7 +79,7 @@ class Limit:
 
 @settings
 class Gate:
-    """What a challenger must show to become champion; how it is shown stands in genpipe/gate.py.
+    """What a challenger must show to become champion; how it is shown stands in genpipe/champion/gate.py.
 
     The Fréchet distance, since at equal counts its bias cancels from a difference, and since it stays away from 0, so
     that a share of it is a margin. From the margin the bias does not cancel: for a model near the floor it may be more

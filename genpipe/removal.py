@@ -150,7 +150,7 @@ def withdraw_from_models(project: Project, stored: Stored) -> None:
     """Of models that were trained on removed rows, delete the pictures of training examples and tag the versions."""
     for model in affected.models(project, stored.removed):
         if model.trained_on:
-            from genpipe import registry, tracking
+            from genpipe.records import registry, tracking
 
             tracking.delete_pictures_of_data(model.run_id)
             for number in model.versions:

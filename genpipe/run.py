@@ -10,12 +10,14 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from genpipe import dag, estimate, installed, journal, locks, processes, rwlock, smoke, summary
+from genpipe import dag, installed, locks, processes, rwlock, summary
+from genpipe.champion.verdict import ALLOW_DIRTY
 from genpipe.errors import ConfigError, DataError
 from genpipe.files import written_aside
 from genpipe.project import Project
+from genpipe.rehearsal import estimate, smoke
 from genpipe.stages import STAGES, check
-from genpipe.verdict import ALLOW_DIRTY
+from genpipe.watching import journal
 
 # Nothing is sent anywhere, and no console is filled with what the stages say themselves; a user's own setting wins.
 DEFAULTS = {
@@ -66,7 +68,7 @@ def foretell(directory: Path, changes: Sequence[str]) -> None:
 
 
 def try_out(directory: Path, changes: Sequence[str]) -> None:
-    """Run every stage, made small, in a throw-away project (see genpipe/smoke.py)."""
+    """Run every stage, made small, in a throw-away project (see genpipe/rehearsal/smoke.py)."""
     project = opened(directory, changes, write=False)
     exit_on_sigterm()
     smoke.run(project)

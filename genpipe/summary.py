@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from genpipe.estimate import Estimate
+from genpipe.evaluation.scores import HEADINGS, lines
 from genpipe.project import Project
-from genpipe.scores import HEADINGS, lines
+from genpipe.rehearsal.estimate import Estimate
 
 TITLE = "Samples against held-out data"
 

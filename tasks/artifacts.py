@@ -6,10 +6,10 @@ from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from genpipe.pending import Pending
+from genpipe.evaluation.scores import scored
 from genpipe.project import Project
-from genpipe.scores import scored
 from genpipe.stages import validate
+from genpipe.unattended.pending import Pending
 
 
 def read(file: Path) -> Any:

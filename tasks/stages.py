@@ -13,10 +13,11 @@ from prefect.client.schemas import TaskRun
 from prefect.runtime import flow_run, task_run
 from prefect.utilities.urls import url_for
 
-from genpipe import dag, journal
+from genpipe import dag
 from genpipe.errors import KilledError, RefusedDataError, StageError
 from genpipe.processes import supervise
 from genpipe.project import Project
+from genpipe.watching import journal
 from tasks import artifacts
 
 HOUR = 3600

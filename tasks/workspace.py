@@ -10,10 +10,10 @@ from prefect.client.schemas import TaskRun
 
 from genpipe import dag, remotes
 from genpipe.errors import RemoteError, StageError, WorkspaceError
-from genpipe.pending import Pending
 from genpipe.processes import own_environment
 from genpipe.project import Project
-from genpipe.workspace import Workspace
+from genpipe.unattended.pending import Pending
+from genpipe.unattended.workspace import Workspace
 from tasks.stages import HOUR, supervised
 
 

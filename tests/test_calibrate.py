@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from genpipe import modalities
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.errors import ConfigError, DataError
-from genpipe.evaluator import CARD, WEIGHTS, Evaluator, build, digest_of, pretrained
+from genpipe.evaluation.evaluator import CARD, WEIGHTS, Evaluator, build, digest_of, pretrained
 from genpipe.files import write_json
 from genpipe.modalities import image
 from genpipe.project import Project

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genpipe import cards
 from genpipe.errors import ComparisonError, DataError, FormatError
+from genpipe.evaluation import cards
+from genpipe.evaluation.scores import FORMAT, scored
 from genpipe.metrics import SCORES
-from genpipe.scores import FORMAT, scored
 
 ROW = {"value": 5.0, "low": 4.0, "high": 6.0, "floor": 1.0, "baseline": 9.0}
 

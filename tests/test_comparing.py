@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genpipe import cards, contestants, trial
-from genpipe.comparing import rows
-from genpipe.contestants import Contestant
+from genpipe.champion import contestants, trial
+from genpipe.champion.comparing import rows
+from genpipe.champion.contestants import Contestant
 from genpipe.data.arrays import DataSpec, write_arrays
 from genpipe.errors import ComparisonError, StageError
+from genpipe.evaluation import cards
 from genpipe.project import Project
 
 IMAGES = DataSpec("image", (1, 8, 8), ("a", "b"))

@@ -14,11 +14,12 @@ import yaml
 from packaging.requirements import Requirement
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from genpipe import cli, dag, processes, rwlock, tracking
-from genpipe.doctor import Finding, carried_out, environment
-from genpipe.doctor import project as checks
+from genpipe import cli, dag, processes, rwlock
 from genpipe.errors import StageError
 from genpipe.project import Project
+from genpipe.records import tracking
+from genpipe.watching.doctor import Finding, carried_out, environment
+from genpipe.watching.doctor import project as checks
 from tests import projects, waiting
 from tests.clones import GIT
 from tests.test_journal import killed_run

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genpipe import estimate, measuring, slices, summary
+from genpipe import summary
 from genpipe.data import dataset
 from genpipe.data.dataset import Dataset, Stored
 from genpipe.errors import ConfigError, StageError
-from genpipe.estimate import Cost, Data, Estimate, Failure, Memory
 from genpipe.project import Project
+from genpipe.rehearsal import estimate, measuring, slices
+from genpipe.rehearsal.costs import Cost, Data, Failure, Memory
+from genpipe.rehearsal.estimate import Estimate
 from genpipe.stages import STAGES
 from tests import projects
 

@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from genpipe import cards, generators, report, sampling, training
-from genpipe.baseline import draw, draw_by_class
-from genpipe.bench import Bench, Plan, Seen
+from genpipe import generators, sampling, training
 from genpipe.config import Choice, plain
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.devices import Compute
 from genpipe.errors import ConfigError, DataError
+from genpipe.evaluation import cards, report
+from genpipe.evaluation.baseline import draw, draw_by_class
+from genpipe.evaluation.bench import Bench, Plan, Seen
 from genpipe.files import write_json
 from genpipe.metrics import SCORES
 from genpipe.modalities import image
@@ -265,7 +266,7 @@ def test_one_request_in_a_fresh_process_gives_all_samples_again(project: Project
     _, plan = evaluate.prepared(FEW, project, metrics["card"]["condition"] == "label")
     asked = None if plan.labels is None else plan.labels.tolist()
     program = (
-        "import sys, json; from pathlib import Path; from genpipe import cards, generators, sampling\n"
+        "import sys, json; from pathlib import Path; from genpipe.evaluation import cards; from genpipe import generators, sampling\n"
         "folder, count, seed, labels = json.loads(sys.argv[1]); model = sampling.load(Path(folder))\n"
         "chosen = generators.module_of(model).Sampling()\n"
         "print(cards.digest(sampling.draw(model, count, seed, chosen, labels=labels)['image']))"

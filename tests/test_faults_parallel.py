@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from genpipe import recording, tracking
+from genpipe.records import recording, tracking
 from tests import clones, projects
 from tests.clones import Clone
 
@@ -19,7 +19,7 @@ FOUR = range(1, 5)
 LOGGING = """
 import sys
 from pathlib import Path
-from genpipe import tracking
+from genpipe.records import tracking
 from genpipe.project import Project
 
 project = Project(Path(sys.argv[1]))

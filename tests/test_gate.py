@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genpipe import gate
+from genpipe.champion import gate
+from genpipe.champion.gate import Opponent, decide
+from genpipe.champion.verdict import Verdict, of_tags
 from genpipe.config import parse
 from genpipe.errors import ConfigError
-from genpipe.gate import Opponent, decide
 from genpipe.project import Gate, Limit, Mlflow, Project
-from genpipe.verdict import Verdict, of_tags
 from tests import projects
 from tests.clones import ROOT
 

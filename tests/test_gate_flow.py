@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from genpipe.verdict import of_tags
+from genpipe.champion.verdict import of_tags
 from tests import clones
 from tests.clones import Clone
 
@@ -111,9 +111,9 @@ def test_killed_at_any_point_it_is_completed_by_the_next(clone: Clone, tmp_path:
     clones.commit(clone, "60 steps")
     clone.run("dvc", "repro")
     for call, champion in (
-        ("genpipe.trial.hold", 4),  # the version is there, without a verdict
-        ("genpipe.ledger.move", 4),  # the verdict is there, the alias has not moved
-        ("genpipe.registry.describe_version", 5),  # it has moved, the description is not there
+        ("genpipe.champion.trial.hold", 4),  # the version is there, without a verdict
+        ("genpipe.champion.ledger.move", 4),  # the verdict is there, the alias has not moved
+        ("genpipe.records.registry.describe_version", 5),  # it has moved, the description is not there
     ):
         clone.run("python", str(script), call, code=-signal.SIGKILL)
         assert (aliases(clone)["champion"], noted(clone)["version"]) == (champion, 4)

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from genpipe import cards
-from genpipe.bench import Bench, Seen
 from genpipe.data.arrays import DataSpec, write_arrays
 from genpipe.errors import DataError
-from genpipe.evaluator import CARD, WEIGHTS, Evaluator
+from genpipe.evaluation import cards
+from genpipe.evaluation.bench import Bench, Seen
+from genpipe.evaluation.evaluator import CARD, WEIGHTS, Evaluator
 from genpipe.files import write_json
 from genpipe.nn import inception
 from genpipe.project import Project

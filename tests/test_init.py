@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genpipe import PACKAGE, cli, dag, installed, tracking
+from genpipe import PACKAGE, cli, dag, installed
 from genpipe.errors import ConfigError, DataError, FormatError
 from genpipe.init import init, recipes
 from genpipe.project import Project
+from genpipe.records import tracking
 from genpipe.stages import DAG, check
 from tests.pictures import put
 

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from genpipe import ages, errors, journal, run
+from genpipe import errors, run
 from genpipe.errors import ConfigError, DataError, GenpipeError, KilledError, RefusedDataError, StageError
 from genpipe.project import Project
+from genpipe.watching import ages, journal
 from tests import projects
 
 KILLED = """
 import os, signal, socket, sys
 from pathlib import Path
-from genpipe import journal, locks
+from genpipe import locks
+from genpipe.watching import journal
 from genpipe.project import Project
 
 if len(sys.argv) > 1:  # as in a container, whose name is another each time

@@ -10,11 +10,12 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from genpipe import ledger, registry
+from genpipe.champion import ledger
+from genpipe.champion.ledger import CHALLENGER, CHAMPION, EVENT
 from genpipe.errors import RegistryError
-from genpipe.ledger import CHALLENGER, CHAMPION, EVENT
 from genpipe.project import Project
-from genpipe.tracking import connect
+from genpipe.records import registry
+from genpipe.records.tracking import connect
 from tests import projects
 from tests.clones import Clone
 from tests.test_pipeline import post, served
@@ -250,7 +251,8 @@ FORKING = """
 import os, signal, sys
 import mlflow
 from pathlib import Path
-from genpipe import ledger, registry
+from genpipe.champion import ledger
+from genpipe.records import registry
 from genpipe.project import Project
 
 WRITES = [name for name in dir(mlflow.MlflowClient) if name.startswith(("set_", "delete_", "create_", "update_"))]

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import yaml
 
-from genpipe import __version__, cli, dag, ledger, recording, registry, tracking
+from genpipe import __version__, cli, dag
+from genpipe.champion import ledger
 from genpipe.data import dataset
 from genpipe.data.arrays import write_arrays
 from genpipe.data.dataset import Stored
 from genpipe.files import write_json
 from genpipe.project import Project
-from genpipe.registry import EVALUATION, digest_of
+from genpipe.records import recording, registry, tracking
+from genpipe.records.registry import EVALUATION, digest_of
 from genpipe.sources import digits
 from tests import clones, projects
 

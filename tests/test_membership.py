@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genpipe import membership
 from genpipe.data.arrays import write_arrays
 from genpipe.data.keys import packed, spelt
+from genpipe.records import membership
 
 TRAIN, VALIDATION, TEST = ([f"{number:032x}" for number in range(*span)] for span in ((0, 300), (300, 400), (400, 600)))
 

@@ -17,8 +17,8 @@ import yaml
 
 from genpipe import checkpoint, dag
 from genpipe.data.dataset import Stored
+from genpipe.evaluation.scores import scored
 from genpipe.project import Project
-from genpipe.scores import scored
 from genpipe.stages import check
 from tests.clones import ROOT, Clone, commit
 from tests.pictures import PIXELS, png

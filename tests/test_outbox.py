@@ -3,7 +3,7 @@
 import pytest
 
 from genpipe.errors import RegistryError
-from genpipe.outbox import Outbox
+from genpipe.records.outbox import Outbox
 
 
 class Store:

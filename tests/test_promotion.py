@@ -8,11 +8,13 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from genpipe import cli, ledger, registry
+from genpipe import cli
+from genpipe.champion import ledger
 from genpipe.code import carried_digest
 from genpipe.project import Project
-from genpipe.registry import EVALUATION, digest_of
-from genpipe.tracking import COMMIT, DIRTY, connect
+from genpipe.records import registry
+from genpipe.records.registry import EVALUATION, digest_of
+from genpipe.records.tracking import COMMIT, DIRTY, connect
 from tests import projects
 
 NAME = "genpipe"  # the default of mlflow.yml

@@ -9,10 +9,11 @@ import yaml
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.retraining import early_end
-from genpipe import __version__, cli, dag, reasons
+from genpipe import __version__, cli, dag
 from genpipe.data.dataset import Dataset
-from genpipe.pending import Pending
 from genpipe.project import Project
+from genpipe.unattended import reasons
+from genpipe.unattended.pending import Pending
 from tests import projects
 
 HOUR = timedelta(hours=1)

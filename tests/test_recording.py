@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 
-from genpipe import dag, status, tracking
+from genpipe import dag
 from genpipe.data import dataset
 from genpipe.errors import DivergedError, StageError
 from genpipe.project import Project
+from genpipe.records import tracking
 from genpipe.sources import digits as source
+from genpipe.watching import status
 from tests import projects
 
 TRAIN = {"generator": {"kind": "vae", "hidden_dim": 8}, "steps": 20, "log_every": 1, "pictures": 0, "threads": 1}

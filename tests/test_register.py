@@ -8,16 +8,18 @@ import mlflow
 import pytest
 from rich.console import Console
 
-from genpipe import ledger, registry, summary
+from genpipe import summary
+from genpipe.champion import ledger
+from genpipe.champion.gate import Opponent, decide
+from genpipe.champion.verdict import CHECKS, OUTCOME, Verdict, of_tags
 from genpipe.data import dataset
 from genpipe.errors import RegistryError
 from genpipe.files import write_json
-from genpipe.gate import Opponent, decide
 from genpipe.project import Gate, Project
-from genpipe.registry import ModelVersion
+from genpipe.records import registry
+from genpipe.records.registry import ModelVersion
+from genpipe.records.tracking import COMMIT, DIRTY, code_state, connect
 from genpipe.stages import register
-from genpipe.tracking import COMMIT, DIRTY, code_state, connect
-from genpipe.verdict import CHECKS, OUTCOME, Verdict, of_tags
 from tests import projects
 from tests.test_estimate import ABOUT, rows
 

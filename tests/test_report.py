@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from genpipe import report
-from genpipe.scores import FORMAT
+from genpipe.evaluation import report
+from genpipe.evaluation.scores import FORMAT
 
 ROW = {"value": 5.0, "low": 4.0, "high": 6.0, "floor": 1.0, "baseline": 9.0}
 SHARE = {"value": 0.9, "low": 0.85, "high": 0.95, "floor": 0.94, "baseline": 0.4}

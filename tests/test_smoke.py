@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genpipe import slices, smoke
 from genpipe.data.dataset import Stored
 from genpipe.project import Project
+from genpipe.rehearsal import slices, smoke
 from tests import projects
 from tests.test_estimate import ABOUT, files, rows
 

@@ -15,9 +15,12 @@ import mlflow
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from genpipe import cli, journal, ledger, locks, registry, tracking
+from genpipe import cli, locks
+from genpipe.champion import ledger
 from genpipe.errors import RegistryError, ServerError, StageError
 from genpipe.project import Project
+from genpipe.records import registry, tracking
+from genpipe.watching import journal
 from tests import projects
 from tests.test_journal import killed_run
 

@@ -15,7 +15,7 @@ FILES = sorted(file for folder in ("genpipe", "tasks", "flows") for file in (ROO
 ROOTS = ("genpipe/run.py", "genpipe/cli.py")  # which put the parts together
 VENDORS = {
     "prefect": ("flows/", "tasks/"),
-    "mlflow": ("genpipe/tracking.py", "genpipe/recording.py", "genpipe/registry.py", "genpipe/served_model.py"),
+    "mlflow": ("genpipe/records/",),
     "great_expectations": ("genpipe/expectations.py",),
 }
 
@@ -83,9 +83,9 @@ def test_the_closure_follows_imports_and_leaves_observers_out() -> None:
     assert "genpipe/randomness.py" in train  # through training.py
     assert "genpipe/generators/${train.generator.kind}.py" in train
     assert "genpipe/nn" in train
-    assert not {"genpipe/tracking.py", "genpipe/recording.py", "genpipe/outbox.py"} & set(train)
+    assert not {"genpipe/records/tracking.py", "genpipe/records/recording.py", "genpipe/records/outbox.py"} & set(train)
     assert not any("gan" in file for file in train)
-    assert "genpipe/report.html.j2" in code.closure(STAGES["evaluate"])
+    assert "genpipe/evaluation/report.html.j2" in code.closure(STAGES["evaluate"])
 
 
 def test_an_edited_helper_changes_the_digest_and_another_kind_does_not() -> None:
@@ -106,7 +106,7 @@ def test_what_travels_with_a_version_works_by_itself(tmp_path: Path) -> None:
     files = {file.relative_to(tmp_path).as_posix() for file in carried.rglob("*.py")}
     assert "genpipe/generators/gan.py" in files
     assert "genpipe/generators/vae.py" not in files
-    assert "genpipe/tracking.py" not in files
+    assert "genpipe/records/tracking.py" not in files
     needed = {name for file in carried.rglob("*.py") for name in at_the_top(file)}
     missing = {name for name in needed if (found := code.source_of(name)) and places(found) not in files}
     assert missing == set()

@@ -9,18 +9,20 @@ from typing import Any
 import mlflow
 import pytest
 
-from genpipe import cards, contestants, ledger, registry, trial
-from genpipe.comparing import compare
-from genpipe.contestants import Contestant
+from genpipe.champion import contestants, ledger, trial
+from genpipe.champion.comparing import compare
+from genpipe.champion.contestants import Contestant
+from genpipe.champion.verdict import Verdict
 from genpipe.data.arrays import write_arrays
 from genpipe.errors import DataError, GenpipeError, RegistryError, StageError
+from genpipe.evaluation import cards
+from genpipe.evaluation.scores import FORMAT
 from genpipe.metrics.repeated import summaries
 from genpipe.project import Project
-from genpipe.registry import ModelVersion
-from genpipe.scores import FORMAT
+from genpipe.records import registry
+from genpipe.records.registry import ModelVersion
+from genpipe.records.tracking import ROWS, connect, log_rows
 from genpipe.stages import calibrate
-from genpipe.tracking import ROWS, connect, log_rows
-from genpipe.verdict import Verdict
 from tests import projects
 
 NAME = "genpipe"  # the default of mlflow.yml

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from genpipe import versions
+from genpipe.champion import versions
 from genpipe.errors import ConfigError, DataError, StageError
 
 # The code of a version, as it might have been once: all that today's code knows of it is the request and the answer.

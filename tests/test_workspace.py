@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from genpipe import dag, keeping, workspace
+from genpipe import dag
 from genpipe.errors import ConfigError, LockedError, WorkspaceError
 from genpipe.project import Project, masked
-from genpipe.workspace import Workspace
+from genpipe.unattended import keeping, workspace
+from genpipe.unattended.workspace import Workspace
 from tests import projects
 from tests.clones import GIT
 from tests.servers import failing, serving

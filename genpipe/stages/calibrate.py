@@ -28,7 +28,16 @@ from genpipe.config import Field, parse, plain, settings
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.devices import CPU, Compute, choose_device
 from genpipe.errors import DataError
-from genpipe.evaluator import CARD, WEIGHTS, Evaluator, Extractor, build, digest_of, pretrained, tells_classes
+from genpipe.evaluation.evaluator import (
+    CARD,
+    WEIGHTS,
+    Evaluator,
+    Extractor,
+    build,
+    digest_of,
+    pretrained,
+    tells_classes,
+)
 from genpipe.files import write_json, written_aside
 from genpipe.nn.inception import REMEDY
 from genpipe.project import Project

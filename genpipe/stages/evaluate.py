@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from genpipe import cards, generators, modalities, report, sampling
-from genpipe.bench import MOST_REAL, Bench, Draw, Plan, Seen, rounded, table
+from genpipe import generators, modalities, sampling
 from genpipe.config import Field, parse, plain, settings
 from genpipe.data.arrays import ORIGIN, Arrays, write_arrays
 from genpipe.devices import choose_device
 from genpipe.errors import DataError
-from genpipe.evaluator import CARD, Evaluator
+from genpipe.evaluation import cards, report
+from genpipe.evaluation.bench import MOST_REAL, Bench, Draw, Plan, Seen, rounded, table
+from genpipe.evaluation.evaluator import CARD, Evaluator
+from genpipe.evaluation.scores import FORMAT
 from genpipe.files import write_json, written_aside
 from genpipe.metrics.agreement import label_agreement
 from genpipe.metrics.frechet import fewest
@@ -29,7 +31,6 @@ from genpipe.metrics.kernel import kernel_distance
 from genpipe.metrics.repeated import INTERVAL, summary
 from genpipe.nn.classifier import FEATURES
 from genpipe.project import Project
-from genpipe.scores import FORMAT
 
 
 @settings

@@ -13,17 +13,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from genpipe import code, dag, ledger, modalities, recording, registry, tracking
+from genpipe import code, dag, modalities
+from genpipe.champion import ledger
+from genpipe.champion.verdict import ALLOW_DIRTY, Verdict, of_tags
 from genpipe.config import Field, parse, plain, settings
 from genpipe.data.arrays import ORIGIN, Arrays, DataSpec
 from genpipe.data.dataset import Stored
 from genpipe.errors import DataError
+from genpipe.evaluation.scores import HEADINGS, lines, logged_name, scored
 from genpipe.files import write_json
 from genpipe.project import Project
-from genpipe.registry import EVALUATION, digest_of
-from genpipe.scores import HEADINGS, lines, logged_name, scored
+from genpipe.records import recording, registry, tracking
+from genpipe.records.registry import EVALUATION, digest_of
 from genpipe.stages import validate
-from genpipe.verdict import ALLOW_DIRTY, Verdict, of_tags
 
 RESTS_ON = "genpipe.verdict.rests_on"
 
@@ -99,7 +101,7 @@ def judge(project: Project, version: registry.ModelVersion, metrics: Mapping[str
 
     Whoever is or has been champion is not judged again: a rollback stands until somebody promotes the version.
     """
-    from genpipe import trial  # torch takes seconds, and most calls find nothing to do
+    from genpipe.champion import trial  # torch takes seconds, and most calls find nothing to do
 
     champion = ledger.champion(project)
     if ledger.PROMOTED in version.tags or (champion is not None and champion.version == version.version):

@@ -21,15 +21,17 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from genpipe import checkpoint, code, devices, enough, modalities, progress, recording, sampling, training
+from genpipe import checkpoint, code, devices, modalities, progress, sampling, training
 from genpipe.config import Field, Plugin, parse, plain, settings
 from genpipe.curve import Curve
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.data.batches import Batches
 from genpipe.devices import Compute
 from genpipe.errors import ConfigError, DeviceMemoryError, DivergedError, StageError
+from genpipe.evaluation import enough
 from genpipe.files import write_json, written_aside
 from genpipe.project import Project
+from genpipe.records import recording
 from genpipe.training import State
 
 CHANGES_NOTHING = {"checkpoint_every_steps", "checkpoint_keep", "max_seconds"}  # in what training ends with

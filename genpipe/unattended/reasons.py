@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
-from genpipe import __version__, dag, installed, locks, registry, tracking
+from genpipe import __version__, dag, installed, locks
 from genpipe.data.dataset import Stored
-from genpipe.pending import Pending
 from genpipe.project import Project
+from genpipe.records import registry, tracking
 from genpipe.stages import check, register
+from genpipe.unattended.pending import Pending
 
 SHOWN = 6  # settings, or files of code, that a reason names
 

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from genpipe import locks, registry, tracking
+from genpipe import locks
 from genpipe.errors import RegistryError
 from genpipe.project import Project
-from genpipe.registry import ModelVersion
+from genpipe.records import registry, tracking
+from genpipe.records.registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EVENT, PROMOTED = "genpipe.event.", "genpipe.promoted"

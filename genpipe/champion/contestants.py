@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from genpipe import registry, sampling, tracking, versions
-from genpipe.bench import Bench, Plan
+from genpipe import sampling
+from genpipe.champion import versions
 from genpipe.code import carried_digest
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.data.keys import packed
 from genpipe.devices import choose_device
 from genpipe.drawing import about, drawn_here, find, model_digest
 from genpipe.errors import ComparisonError, DataError, RegistryError, StageError
+from genpipe.evaluation.bench import Bench, Plan
 from genpipe.project import Project
+from genpipe.records import registry, tracking
 from genpipe.stages import evaluate
 
 SAMPLING = "genpipe.sampling"  # tag of a version: the options with which evaluate drew from it

@@ -1,7 +1,7 @@
 """What a run would take, told before it: examples, time by stage, memory and disk, from a short measurement.
 
-The measurement (genpipe/measuring.py) is a process of its own, which is ended at a deadline; what it has found by then
-is told. It writes into a temporary folder, and nothing into the project.
+The measurement (measuring.py) is a process of its own, which is ended at a deadline; what it has found by then is
+told. It writes into a temporary folder, and nothing into the project.
 """
 
 import multiprocessing
@@ -13,50 +13,16 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 from genpipe.errors import ConfigError, StageError
 from genpipe.project import Project
+from genpipe.rehearsal.costs import Cost, Data, Failure, Memory, Piece
 
 SECONDS = 30.0  # of measuring at most; where nothing else runs it takes about eight
 STARTING_SECONDS = 120.0  # until then, at most: a busy machine may take long
 # How long a stage takes to begin, over how long the measuring process did: DVC, and what each imports.
 STARTS = {"ingest": 0.8, "validate": 1.2, "augment": 0.4, "calibrate": 1.0, "train": 1.6, "evaluate": 1.4}
 STARTS |= {"register": 2.4}
-
-
-class Data(NamedTuple):
-    """The examples, in words."""
-
-    text: str
-
-
-class Cost(NamedTuple):
-    """The seconds of a stage, with the least and the most that the measurement lets expect, and bytes on the disk."""
-
-    stage: str
-    seconds: float
-    how: str
-    low: float | None = None
-    high: float | None = None
-    size: int = 0
-
-
-class Memory(NamedTuple):
-    """Bytes while training."""
-
-    process: int
-    gpu: int
-
-
-class Failure(NamedTuple):
-    """Why the run would fail; the faults of settings, where it is them."""
-
-    text: str
-    faults: tuple[str, ...]
-
-
-Piece = Data | Cost | Memory | Failure
 
 
 @dataclass
@@ -123,7 +89,7 @@ def of(project: Project, names: Sequence[str], seconds: float = SECONDS) -> Esti
 @contextmanager
 def measuring(project: Project, names: Sequence[str], scratch: Path) -> Iterator[Connection]:
     """What the measuring process says; it is ended with the block."""
-    from genpipe import measuring  # torch takes seconds
+    from genpipe.rehearsal import measuring  # torch takes seconds
 
     fresh = multiprocessing.get_context("spawn")
     here, there = fresh.Pipe(duplex=False)

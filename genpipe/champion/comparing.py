@@ -10,10 +10,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from genpipe import contestants, gate, ledger, registry
-from genpipe.contestants import Contestant
+from genpipe.champion import contestants, gate, ledger
+from genpipe.champion.contestants import Contestant
 from genpipe.metrics import SCORES
 from genpipe.project import Project
+from genpipe.records import registry
 
 
 class Row(NamedTuple):

@@ -10,7 +10,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from genpipe.doctor import Check, Finding
+from genpipe.watching.doctor import Check, Finding
 
 # Why a package is held where its requirement holds it; the bounds themselves stand in the package's own metadata.
 PINNED = {

@@ -1,4 +1,4 @@
-"""What a run of a project would do, and why: found by genpipe/reasons.py, read by flows without what that imports."""
+"""What a run of a project would do, and why: found by reasons.py, read by flows without what that imports."""
 
 import json
 from dataclasses import dataclass

@@ -12,16 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from genpipe import cards, contestants, gate, ledger, modalities, registry, tracking
-from genpipe.bench import Bench, Plan
-from genpipe.contestants import Contestant
+from genpipe import modalities
+from genpipe.champion import contestants, gate, ledger
+from genpipe.champion.contestants import Contestant
+from genpipe.champion.gate import Opponent
+from genpipe.champion.verdict import Rule, Verdict
 from genpipe.data.arrays import Arrays
 from genpipe.errors import DataError, GenpipeError, StageError
-from genpipe.gate import Opponent
+from genpipe.evaluation import cards
+from genpipe.evaluation.bench import Bench, Plan
+from genpipe.evaluation.scores import scored
 from genpipe.project import Gate, Project
-from genpipe.registry import EVALUATOR, ModelVersion
-from genpipe.scores import scored
-from genpipe.verdict import Rule, Verdict
+from genpipe.records import registry, tracking
+from genpipe.records.registry import EVALUATOR, ModelVersion
 
 SCORES = "genpipe.scores"  # tag of a version: the values that its evaluator gave it
 FORMER = 3  # former champions that are sampled anew, at most: each takes as long as the champion

@@ -13,14 +13,15 @@ import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
-from genpipe import contestants, ledger, registry, versions
+from genpipe.champion import contestants, ledger, versions
+from genpipe.champion.verdict import of_tags
 from genpipe.data.arrays import DataSpec
 from genpipe.drawing import about, labels_of
 from genpipe.errors import RegistryError
 from genpipe.project import Project
-from genpipe.registry import EVALUATION, ModelVersion
-from genpipe.tracking import COMMIT, DIRTY
-from genpipe.verdict import of_tags
+from genpipe.records import registry
+from genpipe.records.registry import EVALUATION, ModelVersion
+from genpipe.records.tracking import COMMIT, DIRTY
 
 PROBED, PROBE_SECONDS = 4, 900.0  # samples that a version must give, and how long a busy machine may take for them
 SHOWN = 100  # characters of a verdict in the table; all of it stands in the version's description

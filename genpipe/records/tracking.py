@@ -28,11 +28,12 @@ from mlflow.entities import Run as Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from genpipe import dag, membership, stores
+from genpipe import dag
 from genpipe.data.dataset import Stored
 from genpipe.errors import RegistryError
-from genpipe.pending import WHY
 from genpipe.project import Project, masked
+from genpipe.records import membership, stores
+from genpipe.unattended.pending import WHY
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -47,14 +47,14 @@ def doctor(directory: Path, ask: Ask | None, *, as_json: bool) -> int:
 
 def examined(directory: Path, ask: Ask | None) -> Iterator[Finding]:
     """The findings of every check, in the order in which they rest on each other."""
-    from genpipe.doctor import environment
+    from genpipe.watching.doctor import environment
 
     for about, check in environment.CHECKS.items():
         yield from carried_out(about, check)
     try:
-        from genpipe.doctor import project, services
         from genpipe.project import Project
         from genpipe.run import set_defaults
+        from genpipe.watching.doctor import project, services
 
         set_defaults()
         here = Project.find(directory)

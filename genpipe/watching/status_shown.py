@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from genpipe import ages, status
 from genpipe.metrics import SCORES
 from genpipe.project import Project
-from genpipe.status import Ask, Part
+from genpipe.watching import ages, status
+from genpipe.watching.status import Ask, Part
 
 COLOURS = {
     "done": "green", "FINISHED": "green", "Completed": "green", "running": "cyan", "RUNNING": "cyan", "Running": "cyan",

@@ -14,11 +14,12 @@ import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from PIL.Image import Image
 
-from genpipe import __version__, membership, tracking
+from genpipe import __version__
 from genpipe.errors import RegistryError, StageError
-from genpipe.outbox import Outbox
 from genpipe.project import Project
-from genpipe.tracking import DATASET, REASON, RESTORED, STATE, TRAINING, VERSION
+from genpipe.records import membership, tracking
+from genpipe.records.outbox import Outbox
+from genpipe.records.tracking import DATASET, REASON, RESTORED, STATE, TRAINING, VERSION
 
 BATCH = 900  # MLflow takes at most 1,000 metrics a call
 

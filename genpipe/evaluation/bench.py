@@ -15,11 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from genpipe import baseline, modalities
-from genpipe.cards import digest
+from genpipe import modalities
 from genpipe.data.arrays import Arrays
 from genpipe.errors import DataError
-from genpipe.evaluator import Evaluator
+from genpipe.evaluation import baseline
+from genpipe.evaluation.cards import digest
+from genpipe.evaluation.evaluator import Evaluator
 from genpipe.metrics.agreement import label_agreement
 from genpipe.metrics.frechet import frechet_distance
 from genpipe.metrics.kernel import kernel_distance, kernel_distance_by_label

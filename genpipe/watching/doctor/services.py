@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
-from genpipe import stores, tracking
-from genpipe.doctor import Ask, Finding
 from genpipe.project import Project, load_yaml, masked
+from genpipe.records import stores, tracking
+from genpipe.watching.doctor import Ask, Finding
 
 
 def mlflow(project: Project) -> Iterator[Finding]:

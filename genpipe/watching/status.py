@@ -9,14 +9,18 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from genpipe import dag, journal, ledger, locks, registry, stores, tracking, workspace
+from genpipe import dag, locks
+from genpipe.champion import ledger
 from genpipe.errors import GenpipeError
-from genpipe.journal import Failure
+from genpipe.evaluation.scores import logged_name
 from genpipe.metrics import SCORES
 from genpipe.project import Project, load_yaml
-from genpipe.scores import logged_name
+from genpipe.records import registry, stores, tracking
+from genpipe.records.tracking import Run
 from genpipe.stages import ingest
-from genpipe.tracking import Run
+from genpipe.unattended import workspace
+from genpipe.watching import journal
+from genpipe.watching.journal import Failure
 
 SHOWN = 5  # runs of each kind
 SHOWN_PARTS = ("value", "low", "high")  # of a score

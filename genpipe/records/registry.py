@@ -23,7 +23,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from genpipe.errors import RegistryError
 from genpipe.project import Project, masked
-from genpipe.tracking import COMMIT, EXISTS, NOTE, ORIGIN, ROWS, connect, found_run, point, reopened, run_origin
+from genpipe.records.tracking import COMMIT, EXISTS, NOTE, ORIGIN, ROWS, connect, found_run, point, reopened, run_origin
 
 MODEL, CODE = "genpipe.model", "genpipe.code"  # tags of a version: digests of its files, and of the code it carries
 EVALUATION, EVALUATOR = "genpipe.evaluation", "genpipe.evaluator"  # digests of its scores and of what scored it

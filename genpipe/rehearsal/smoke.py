@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
-from genpipe import dag, installed, locks, slices
+from genpipe import dag, installed, locks
 from genpipe.config import plain
 from genpipe.errors import DataError
 from genpipe.processes import supervise
 from genpipe.project import Project
+from genpipe.rehearsal import slices
 from genpipe.stages import DAG, augment
 
 STEPS = 20

@@ -9,13 +9,15 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from genpipe import dag, installed, journal, keeping, locks, remotes, rwlock
+from genpipe import dag, installed, locks, remotes, rwlock
 from genpipe.config import faults_of
-from genpipe.doctor import Finding, State
 from genpipe.errors import ConfigError, GenpipeError
 from genpipe.project import Project, masked
 from genpipe.stages import STAGES, check
 from genpipe.summary import in_bytes
+from genpipe.unattended import keeping
+from genpipe.watching import journal
+from genpipe.watching.doctor import Finding, State
 
 LEAST_BYTES = 200 * 2**20  # without which nothing can be written
 REMOTE_SECONDS = 30
@@ -39,7 +41,7 @@ def settings(project: Project) -> Iterator[Finding]:
 
 def versioned(project: Project) -> Iterator[Finding]:
     """git and DVC under the project."""
-    from genpipe import tracking
+    from genpipe.records import tracking
 
     if not tracking.git(project, "rev-parse", "HEAD"):
         text = "the project is in no commit of git's, so no version can be made again, nor become champion by itself"

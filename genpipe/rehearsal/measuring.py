@@ -1,6 +1,6 @@
 """What a run would take, measured: rows at work, steps of the chosen model, the sizes of what is written.
 
-It works in a process of its own that may be ended at any moment (see genpipe/estimate.py), writes into a scratch folder
+It works in a process of its own that may be ended at any moment (see estimate.py), writes into a scratch folder
 only, and calls the functions that the stages call, on a slice of the data.
 """
 
@@ -20,8 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from genpipe import baseline, checkpoint, devices, modalities, sampling, training
-from genpipe.bench import Bench, Seen
+from genpipe import checkpoint, devices, modalities, sampling, training
 from genpipe.config import parse, plain
 from genpipe.curve import Curve
 from genpipe.data import cache, manifest, parallel
@@ -30,11 +29,13 @@ from genpipe.data.batches import RESIDENT_BYTES
 from genpipe.data.cache import Part
 from genpipe.data.dataset import Stored
 from genpipe.errors import ConfigError, DataError, GenpipeError
-from genpipe.estimate import Cost, Data, Failure, Memory, Piece
-from genpipe.evaluator import Evaluator
+from genpipe.evaluation import baseline
+from genpipe.evaluation.bench import Bench, Seen
+from genpipe.evaluation.evaluator import Evaluator
 from genpipe.files import write_json
 from genpipe.project import Project
-from genpipe.slices import FEW, Slice, spread, take
+from genpipe.rehearsal.costs import Cost, Data, Failure, Memory, Piece
+from genpipe.rehearsal.slices import FEW, Slice, spread, take
 from genpipe.stages import augment, calibrate, evaluate, train
 from genpipe.stages.train import Session
 

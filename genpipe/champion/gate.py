@@ -25,9 +25,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from genpipe.champion.verdict import Check, Rule, Verdict
 from genpipe.metrics import SCORES
 from genpipe.project import Gate, Limit
-from genpipe.verdict import Check, Rule, Verdict
 
 Draws = Sequence[Mapping[str, float]]  # the scores of each draw
 CONFIDENCE = 0.95  # of either end

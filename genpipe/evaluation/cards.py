@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from genpipe.errors import ComparisonError
+from genpipe.evaluation.scores import FORMAT, PARTS, scored
 from genpipe.metrics import SCORES, agreement, frechet, kernel, memorisation, neighbours
-from genpipe.scores import FORMAT, PARTS, scored
 
 CONTESTANT = {"generator", "weights", "sampling", "device", "training_digest", "model_digest", "samples_digest"}
 TOLD = {"dataset_licence", "dataset_citation", "dataset_source"}  # told, and no part of the protocol

@@ -266,7 +266,8 @@ def test_one_request_in_a_fresh_process_gives_all_samples_again(project: Project
     _, plan = evaluate.prepared(FEW, project, metrics["card"]["condition"] == "label")
     asked = None if plan.labels is None else plan.labels.tolist()
     program = (
-        "import sys, json; from pathlib import Path; from genpipe.evaluation import cards; from genpipe import generators, sampling\n"
+        "import sys, json; from pathlib import Path\n"
+        "from genpipe import generators, sampling; from genpipe.evaluation import cards\n"
         "folder, count, seed, labels = json.loads(sys.argv[1]); model = sampling.load(Path(folder))\n"
         "chosen = generators.module_of(model).Sampling()\n"
         "print(cards.digest(sampling.draw(model, count, seed, chosen, labels=labels)['image']))"

@@ -52,7 +52,7 @@ def write(folder: Path, curves: Path) -> None:
 def page(metrics: Mapping[str, Any], pictures: Mapping[str, str], curves: Sequence[Chart]) -> str:
     """The page as HTML; `metrics` as in metrics.json, `pictures` by name as data URIs."""
     environment = Environment(
-        loader=PackageLoader("genpipe", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["number"] = number

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from genpipe import code, installed
+from genpipe import code, installed, locks
 from genpipe.errors import StageError
 from genpipe.files import written_aside
 from genpipe.processes import own_environment
@@ -233,10 +233,16 @@ def overlap(one: str, other: str) -> bool:
 
 def dvc(project: Project, *words: str, within_seconds: float | None = None) -> str:
     """What a DVC command prints. Raises StageError with what it says when it fails, or takes longer than it may."""
-    command, env = [*DVC, *words], own_environment()
     try:
         done = subprocess.run(
-            command, cwd=project.root, env=env, capture_output=True, text=True, check=False, timeout=within_seconds
+            [*DVC, *words],
+            cwd=project.root,
+            env=own_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=within_seconds,
+            pass_fds=locks.shared(),
         )
     except subprocess.TimeoutExpired:
         raise StageError(f"dvc {' '.join(words)} took longer than {within_seconds} s in {project.root}") from None

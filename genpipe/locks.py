@@ -1,21 +1,28 @@
-"""One project, one writer: kernel locks that end with the process that holds them, however it ends."""
+"""One project, one writer: kernel locks that end with the process that holds them, however it ends.
 
+They are handed on to the commands that the process starts (`shared`), so that a lock ends with the last of these: a
+`git push` or a `dvc pull` that outlives its killed run works alone, too.
+"""
+
+import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from genpipe.errors import LockedError
 from genpipe.files import write_json
 from genpipe.project import Project
 
 ORPHAN_SECONDS = 5.0  # a stage whose run or whose DVC was killed is waited for: it is about to stop
+LEFT_SECONDS = 60.0  # so long whoever comes next waits for what a killed run has left at work
+POLL_SECONDS = 0.1
+LONGEST = 80  # characters of a command
 
 
 @dataclass(frozen=True)
@@ -44,24 +51,61 @@ class Holder:
         return f"process {self.pid}{elsewhere} ({self.purpose}, since {self.since})"
 
 
+descriptors: set[int] = set()  # of the locks that this process holds
+
+
+def shared() -> tuple[int, ...]:
+    """The locks that this process holds, for `pass_fds` of a command that it starts and waits for."""
+    return tuple(descriptors)
+
+
 @contextmanager
 def held(file: Path, purpose: str, wait_seconds: float = 0) -> Iterator[None]:
     """Hold the lock `file`, waiting for it at most so long; raises LockedError, which names the holder."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    note = file.with_suffix(".json")
-    lock = FileLock(file)
+    note, lock = file.with_suffix(".json"), os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        lock.acquire(timeout=wait_seconds)
-    except Timeout:
-        who = holder(note) or "a process that has just begun"
-        raise LockedError(f"{purpose}: the project is in use by {who}; wait for it, or stop it") from None
-    try:
+        take(lock, file, purpose, wait_seconds)
+        descriptors.add(lock)
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(note, asdict(Holder(os.getpid(), purpose, since, socket.gethostname())))
-        yield
+        try:
+            write_json(note, asdict(Holder(os.getpid(), purpose, since, socket.gethostname())))
+            yield
+        finally:
+            descriptors.remove(lock)
+            note.unlink(missing_ok=True)
+            fcntl.flock(lock, fcntl.LOCK_UN)  # for all who have it open
     finally:
-        note.unlink(missing_ok=True)
-        lock.release()
+        os.close(lock)
+
+
+def take(lock: int, file: Path, purpose: str, wait_seconds: float) -> None:
+    """Lock the open `file`. What a killed holder has left at work is waited for, too."""
+    begun = time.monotonic()
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            who = holder(file.with_suffix(".json"))
+        left = who is not None and not who.alive
+        if time.monotonic() - begun >= max(wait_seconds, LEFT_SECONDS if left else 0):
+            known = f"what is left of {who}, which was killed: {users(file)}" if left else who
+            user = known or "a process that has just begun"
+            raise LockedError(f"{purpose}: the project is in use by {user}; wait for it, or stop it")
+        time.sleep(POLL_SECONDS)
+
+
+def users(file: Path) -> str:
+    """The processes that have a file open, in words."""
+    import psutil
+
+    found = list[str]()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it is another user's, or has ended
+            if process.pid != os.getpid() and str(file) in [one.path for one in process.open_files()]:
+                found.append(f"process {process.pid} ({' '.join(process.cmdline())[:LONGEST]})")
+    return ", ".join(found) or "a process of somebody else"
 
 
 @contextmanager

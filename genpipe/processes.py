@@ -12,6 +12,7 @@ from threading import Thread
 
 import psutil
 
+from genpipe import locks
 from genpipe.errors import KilledError, StageError, without_passwords
 
 DVC_COMMENT = "ERROR: failed to reproduce"
@@ -40,6 +41,7 @@ def supervise(
         text=True,
         errors="replace",
         start_new_session=True,
+        pass_fds=locks.shared(),
     ) as child:
         assert child.stdout is not None  # because of PIPE
         try:

@@ -8,7 +8,7 @@ from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import TaskRun
 
-from genpipe import dag, remotes
+from genpipe import dag, locks, remotes
 from genpipe.errors import RemoteError, StageError, WorkspaceError
 from genpipe.processes import own_environment
 from genpipe.project import Project
@@ -64,6 +64,7 @@ def ask(project: Project) -> Pending:
         capture_output=True,
         text=True,
         check=False,
+        pass_fds=locks.shared(),
     )
     if done.returncode:
         raise StageError(done.stderr.strip().removeprefix("genpipe: "))

@@ -97,7 +97,7 @@ def test_a_second_writer_is_told_who_holds_the_lock(tmp_path: Path) -> None:
 
 
 def in_thread(action: object) -> None:
-    """Run in another thread (a lock is re-entrant in its own) and raise here what it raised there."""
+    """Run in another thread and raise here what it raised there."""
     caught: list[BaseException] = []
 
     def call() -> None:
@@ -179,3 +179,25 @@ def test_a_process_lives_until_it_ends_and_one_that_began_later_is_another() -> 
         while processes.lives(child.pid, time.time()):  # nobody has waited for it: a zombie
             assert time.monotonic() < end
     assert not processes.lives(child.pid, time.time())
+
+
+def test_what_a_killed_run_has_started_holds_its_lock_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run.lock"
+    worker = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"  # it watches nobody
+    script = (
+        "from pathlib import Path; from genpipe import locks, processes\n"
+        f"with locks.held(Path({str(file)!r}), 'x'):\n"
+        f"    processes.supervise([{PYTHON!r}, '-c', {worker!r}], Path(), lambda line: print(line, flush=True))"
+    )
+    with subprocess.Popen([PYTHON, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        left = psutil.Process(int(holder.stdout.readline()))
+        holder.kill()
+    monkeypatch.setattr(locks, "LEFT_SECONDS", 0.5)
+    said = rf"what is left of process {holder.pid} \(x, since .*\), which was killed: process {left.pid} \(.*import os"
+    with pytest.raises(LockedError, match=said), locks.held(file, "second"):
+        pass
+    threading.Timer(1, left.kill).start()
+    monkeypatch.setattr(locks, "LEFT_SECONDS", 30)
+    with locks.held(file, "third"):
+        assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE

@@ -2,17 +2,18 @@
 
 import base64
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from genpipe import dag
+from genpipe import dag, locks
 from genpipe.errors import ConfigError, LockedError, WorkspaceError
 from genpipe.project import Project, masked
 from genpipe.unattended import keeping, workspace
 from genpipe.unattended.workspace import Workspace
-from tests import projects
+from tests import projects, waiting
 from tests.clones import GIT
 from tests.servers import failing, serving
 
@@ -130,6 +131,42 @@ def test_what_a_killed_run_left_is_dropped(person: Path, clone: Workspace) -> No
     (aside / ".git" / "HEAD").unlink()
     clone.prepare()
     assert (clone.folder / "dvc.lock").read_text() == "first"
+
+
+SLOW = """#!/bin/sh
+touch {folder}/begun
+while [ ! -e {folder}/go ]; do sleep 0.1; done
+exec git-upload-pack "$@"
+"""
+FETCHING = """
+import sys
+from genpipe.unattended.workspace import Workspace
+clone = Workspace(sys.argv[1], "main", "genpipe/results")
+with clone.held("retrain"):
+    clone.git("fetch", "origin")
+"""
+
+
+def test_a_fetch_that_outlives_its_killed_run_is_waited_for(
+    person: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = Workspace(str(tmp_path / "origin.git"), "main", "genpipe/results")
+    clone.prepare()
+    write(person, "notes.txt", "new")
+    server = tmp_path / "slow-upload-pack"
+    server.write_text(SLOW.format(folder=tmp_path))
+    server.chmod(0o755)
+    clone.git("config", "remote.origin.uploadpack", str(server))
+    with subprocess.Popen([sys.executable, "-c", FETCHING, clone.repository]) as flow:
+        waiting.until((tmp_path / "begun").exists, "fetch that has begun")
+        flow.kill()
+    monkeypatch.setattr(locks, "LEFT_SECONDS", 0.5)
+    with pytest.raises(LockedError, match=r"which was killed: process \d+ \(git .*fetch"), clone.held("the next"):
+        pass
+    (tmp_path / "go").touch()
+    monkeypatch.setattr(locks, "LEFT_SECONDS", 30)
+    with clone.held("the next"):
+        assert clone.has("origin/main:notes.txt")
 
 
 def test_a_push_that_is_rejected_is_told_and_the_next_run_takes_up_what_is_there(

@@ -31,6 +31,10 @@ AUTHOR = {
 }
 # Set by git for its hooks; they would point git to another repository than the clone.
 FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_COMMON_DIR")
+# What tidies up ends before the command does, and is met by nobody who works here next.
+OPTIONS = ("-c", "commit.gpgsign=false", "-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false")
+# A server that has said nothing for so long has gone; what a killed run has left waits for it no longer either.
+PATIENCE = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "120"}  # bytes a second
 DEFAULT_USER = "x-access-token"  # GitHub asks for this name beside a token, GitLab takes any
 
 
@@ -187,7 +191,7 @@ class Workspace:
         """A git command in the clone, away from any terminal, where a question would wait for ever."""
         try:
             return subprocess.run(
-                ["git", "-c", "commit.gpgsign=false", *words],
+                ["git", *OPTIONS, *words],
                 cwd=folder or self.folder,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
@@ -196,6 +200,7 @@ class Workspace:
                 errors="replace",
                 timeout=TIMEOUT_SECONDS,
                 start_new_session=True,
+                pass_fds=locks.shared(),
                 check=False,
             )
         except FileNotFoundError:
@@ -209,7 +214,7 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         """That of git: the machine as author, no questions, and the token, if any, as a header for this repository."""
         kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-        kept |= AUTHOR | {"GIT_TERMINAL_PROMPT": "0"}
+        kept = PATIENCE | kept | AUTHOR | {"GIT_TERMINAL_PROMPT": "0"}
         if self.token:
             named = self.token if ":" in self.token else f"{DEFAULT_USER}:{self.token}"
             number = int(kept.get("GIT_CONFIG_COUNT") or 0)

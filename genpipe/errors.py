@@ -144,9 +144,13 @@ class ServerError(GenpipeError):
 
 
 class WorkspaceError(GenpipeError):
-    """The machine's clone of a repository: it can't be reached, merged or pushed to."""
+    """The machine's clone of a repository: it can't be reached, merged or pushed to; `again` as for RemoteError."""
 
     remedy = "`git push` and `git fetch` by hand, as the worker's user, show what is wrong; then start the run again"
+
+    def __init__(self, message: str, *, again: bool = False) -> None:
+        self.again = again
+        super().__init__(message)
 
 
 def remedy_of(error: BaseException) -> str:

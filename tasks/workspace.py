@@ -17,28 +17,28 @@ from genpipe.unattended.workspace import Workspace
 from tasks.stages import HOUR, supervised
 
 
-def was_git(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether git failed, which may have been the network, and not what it was asked for."""
-    return isinstance(state.result(raise_on_failure=False), WorkspaceError)
+def was_away(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether the repository or DVC's remote did not answer, and may later; a refusal stays one."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, WorkspaceError | RemoteError) and error.again
+
+
+def may_be_published(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether another try may help: also where `dvc push` failed, which does not say why."""
+    return was_away(task, run, state) or isinstance(state.result(raise_on_failure=False), StageError)
 
 
 @task(
     timeout_seconds=HOUR,
     retries=2,
     retry_delay_seconds=[10, 60],
-    retry_condition_fn=was_git,
+    retry_condition_fn=was_away,
     cache_policy=NO_CACHE,
 )
 def fetch(workspace: Workspace) -> None:
     """Bring the clone to what the repository holds."""
     workspace.prepare()
     get_run_logger().info("%s in %s, branch %s", workspace.repository, workspace.folder, workspace.results)
-
-
-def was_away(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether DVC's remote did not answer, and may later."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, RemoteError) and error.again
 
 
 @task(
@@ -71,7 +71,13 @@ def ask(project: Project) -> Pending:
     return Pending.of_json(done.stdout.splitlines()[-1])
 
 
-@task(timeout_seconds=6 * HOUR, retries=2, retry_delay_seconds=[10, 60], cache_policy=NO_CACHE)
+@task(
+    timeout_seconds=6 * HOUR,
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_condition_fn=may_be_published,
+    cache_policy=NO_CACHE,
+)
 def publish(workspace: Workspace, project: Project, message: str, *targets: str) -> None:
     """Copy data and outputs to DVC's remote, all or `targets`, and then push the commit that names them."""
     supervised(project, dag.push_command(*targets))

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect.client.schemas import TaskRun
+from prefect.states import Failed
 
+import tasks.workspace
 from genpipe import dag, locks
 from genpipe.errors import ConfigError, LockedError, WorkspaceError
 from genpipe.project import Project, masked
@@ -112,8 +115,10 @@ def test_a_branch_that_cannot_be_merged_is_told_with_the_remedy(person: Path, cl
     write(person, "notes.txt", "in the machine's branch")
     git(person, "switch", "-q", "main")
     write(person, "notes.txt", "in main")
-    with pytest.raises(WorkspaceError, match=r"can't be merged into 'genpipe/results' \(notes.txt\): somebody has"):
+    said = r"can't be merged into 'genpipe/results' \(notes.txt\): somebody has"
+    with pytest.raises(WorkspaceError, match=said) as told:
         clone.prepare()
+    assert not told.value.again
     git(person, "push", "-q", "origin", "--delete", "genpipe/results")
     clone.prepare()  # made anew
     assert (clone.folder / "notes.txt").read_text() == "in main"
@@ -178,8 +183,9 @@ def test_a_push_that_is_rejected_is_told_and_the_next_run_takes_up_what_is_there
     git(person, "switch", "-q", "genpipe/results")
     write(person, "dvc.lock", "another machine's")
     (clone.folder / "dvc.lock").write_text("third")
-    with pytest.raises(WorkspaceError, match="did not take the machine's commit: it is protected"):
+    with pytest.raises(WorkspaceError, match="did not take the machine's commit: it is protected") as told:
         clone.publish(clone.project("."), "A model")
+    assert not told.value.again
     assert work(clone, "third")
     assert published(person, "dvc.lock") == "third"
 
@@ -239,6 +245,27 @@ def test_the_token_goes_to_git_as_a_header_for_this_repository_and_into_no_words
     assert "403" in str(told.value)
     assert "hunter2" not in repr(clone) + str(told.value)
     assert clone.environment()["GIT_CONFIG_KEY_0"] == f"http.{address}/p.git.extraHeader"
+
+
+@pytest.mark.parametrize(("code", "again"), [(503, True), (429, True), (401, False), (403, False), (404, False)])
+def test_a_server_that_is_away_is_asked_again_and_a_refusal_stays_one(code: int, again: bool) -> None:
+    with serving({"/p.git/info/refs": failing(9, code, lambda _: None)}) as (address, _):
+        assert tried_again(f"{address}/p.git") == again
+
+
+def test_a_server_that_is_down_is_asked_again_and_an_absent_folder_is_not(tmp_path: Path) -> None:
+    with serving({}) as (address, _):
+        pass
+    assert tried_again(f"{address}/p.git")
+    assert not tried_again(str(tmp_path / "nowhere.git"))
+
+
+def tried_again(repository: str) -> bool:
+    """Whether the task clones once more after it has failed."""
+    with pytest.raises(WorkspaceError) as told:
+        Workspace(repository, "main", "genpipe/results").prepare()
+    run = TaskRun(task_key="fetch", dynamic_key="0")
+    return tasks.workspace.was_away(tasks.workspace.fetch, run, Failed(data=told.value))
 
 
 def test_git_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,14 @@ FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY",
 OPTIONS = ("-c", "commit.gpgsign=false", "-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false")
 # A server that has said nothing for so long has gone; what a killed run has left waits for it no longer either.
 PATIENCE = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "120"}  # bytes a second
+ASKING = ("clone", "fetch", "push")  # the server, which may be away
+# What git, curl, ssh and servers say of what stays as it is until somebody mends it.
+REFUSED = re.compile(
+    r"authentication failed|could not read (username|password)|permission denied|access denied|not found|"
+    r"does not (appear to be a git repository|exist)|returned error: 4(?!08|29)|host key verification|certificate|"
+    r"rejected\]|declined|dubious ownership",
+    re.IGNORECASE,
+)
 DEFAULT_USER = "x-access-token"  # GitHub asks for this name beside a token, GitLab takes any
 
 
@@ -171,7 +179,8 @@ class Workspace:
             raise WorkspaceError(
                 f"{error}\nThe branch '{self.results}' did not take the machine's commit: it is protected, the worker "
                 "has no right to push, or somebody else has pushed there. The work is kept in DVC's cache: the next "
-                "run begins from the branch as it is then"
+                "run begins from the branch as it is then",
+                again=error.again,
             ) from None
         return True
 
@@ -184,7 +193,8 @@ class Workspace:
         done = self.run(*words, folder=folder)
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip()).replace(self.token or "\0", "***")
-            raise WorkspaceError(f"git {words[0]} failed for {self.repository} in {self.folder}: {said}")
+            again = words[0] in ASKING and not REFUSED.search(said)
+            raise WorkspaceError(f"git {words[0]} failed for {self.repository} in {self.folder}: {said}", again=again)
         return done.stdout
 
     def run(self, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -214,7 +224,7 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         """That of git: the machine as author, no questions, and the token, if any, as a header for this repository."""
         kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-        kept = PATIENCE | kept | AUTHOR | {"GIT_TERMINAL_PROMPT": "0"}
+        kept = PATIENCE | kept | AUTHOR | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}  # for REFUSED
         if self.token:
             named = self.token if ":" in self.token else f"{DEFAULT_USER}:{self.token}"
             number = int(kept.get("GIT_CONFIG_COUNT") or 0)

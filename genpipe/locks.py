@@ -17,7 +17,7 @@ from pathlib import Path
 
 from genpipe.errors import LockedError
 from genpipe.files import write_json
-from genpipe.project import Project
+from genpipe.project import Project, foreign
 
 ORPHAN_SECONDS = 5.0  # a stage whose run or whose DVC was killed is waited for: it is about to stop
 LEFT_SECONDS = 60.0  # so long whoever comes next waits for what a killed run has left at work
@@ -62,8 +62,7 @@ def shared() -> tuple[int, ...]:
 @contextmanager
 def held(file: Path, purpose: str, wait_seconds: float = 0) -> Iterator[None]:
     """Hold the lock `file`, waiting for it at most so long; raises LockedError, which names the holder."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    note, lock = file.with_suffix(".json"), os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    note, lock = file.with_suffix(".json"), opened(file)
     try:
         take(lock, file, purpose, wait_seconds)
         descriptors.add(lock)
@@ -77,6 +76,15 @@ def held(file: Path, purpose: str, wait_seconds: float = 0) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_UN)  # for all who have it open
     finally:
         os.close(lock)
+
+
+def opened(file: Path) -> int:
+    """The descriptor of a lock. Raises ConfigError where it is another user's, as in a GENPIPE_HOME that is shared."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except PermissionError as error:
+        raise foreign(Path(error.filename)) from error
 
 
 def take(lock: int, file: Path, purpose: str, wait_seconds: float) -> None:

@@ -5,6 +5,8 @@ Every path, store and lock is resolved from the project's root, whatever the wor
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -211,6 +213,20 @@ def home() -> Path | None:
     if not folder.is_absolute():
         raise ConfigError([f"GENPIPE_HOME is {named}; it must be absolute, since processes of many folders read it"])
     return folder.resolve()
+
+
+def foreign(place: Path) -> ConfigError:
+    """That a place, or the folder in which it should be made, is another user's."""
+    folder, owner = next(owned(place))
+    remedy = "give each user a GENPIPE_HOME of their own" if home() else "work in a clone of your own"
+    return ConfigError([f"{folder} belongs to user {owner}, and user {os.geteuid()} can't work there; {remedy}"])
+
+
+def owned(place: Path) -> Iterator[tuple[Path, int]]:
+    """The place and the folders above it, as far as they can be seen, with the numbers of their owners."""
+    for folder in (place, *place.parents):
+        with suppress(OSError):
+            yield folder, folder.stat().st_uid
 
 
 def masked(uri: str) -> str:

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from packaging.requirements import Requirement
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from genpipe import cli, dag, processes, rwlock
-from genpipe.errors import StageError
+from genpipe.errors import RemoteError, StageError
 from genpipe.project import Project
 from genpipe.records import tracking
 from genpipe.watching.doctor import Finding, carried_out, environment
@@ -175,6 +176,20 @@ def test_uncommitted_settings_and_a_folder_without_git_are_told(project: Project
     bare = projects.make(tmp_path / "bare")
     git, dvc = checks.versioned(bare)
     assert (git.state, dvc.state) == ("warning", "wrong")
+
+
+def test_a_project_of_another_user_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to try this
+    git, _ = checks.versioned(project)
+    assert (git.state, git.remedy) == ("wrong", "work in a clone of your own")
+    assert f"{project.root} belongs to user" in git.text
+
+
+def test_a_remote_that_does_not_answer_is_wrong(project: Project) -> None:
+    run(project, *DVC, "remote", "add", "-q", "--default", "store", "http://127.0.0.1:9")
+    found = list(carried_out("remote", partial(checks.remote, project)))
+    assert ("wrong", RemoteError.remedy) in [(finding.state, finding.remedy) for finding in found]
+    assert "DVC's remote 'store' (http://127.0.0.1:9) does not answer" in " ".join(finding.text for finding in found)
 
 
 def test_a_remote_is_none_then_absent_then_empty_then_whole(project: Project, tmp_path: Path) -> None:

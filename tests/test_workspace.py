@@ -1,8 +1,10 @@
 """The machine's clone, with real git repositories: it follows the people's branch, and never touches their folder."""
 
 import base64
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -266,6 +268,40 @@ def tried_again(repository: str) -> bool:
         Workspace(repository, "main", "genpipe/results").prepare()
     run = TaskRun(task_key="fetch", dynamic_key="0")
     return tasks.workspace.was_away(tasks.workspace.fetch, run, Failed(data=told.value))
+
+
+@pytest.fixture
+def foreign_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A GENPIPE_HOME in which this process may not write: root becomes another user, who is let in as far as there."""
+    home = Path(tempfile.mkdtemp(prefix="genpipe-"))
+    monkeypatch.setenv("GENPIPE_HOME", str(home))
+    home.chmod(0o555)
+    if root := os.geteuid() == 0:
+        os.seteuid(65534)
+    yield home
+    if root:
+        os.seteuid(0)
+    home.rmdir()
+
+
+def test_a_home_of_another_user_is_told(foreign_home: Path) -> None:
+    clone = Workspace("/srv/p.git", "main", "genpipe/results")
+    said = (
+        rf"{foreign_home} belongs to user \d+, and user {os.geteuid()} can't work there; give each user a GENPIPE_HOME"
+    )
+    with pytest.raises(ConfigError, match=said), clone.held("retrain"):
+        pass
+
+
+def test_a_clone_in_which_git_does_not_work_for_this_user_is_told(
+    clone: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone.prepare()
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to try this
+    with pytest.raises(
+        ConfigError, match=rf"{clone.folder} belongs to user {os.geteuid()}, .* a GENPIPE_HOME of their"
+    ):
+        clone.prepare()
 
 
 def test_git_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from genpipe import locks
 from genpipe.errors import ConfigError, WorkspaceError
-from genpipe.project import Project, home, masked
+from genpipe.project import Project, foreign, home, masked
 
 OWN = ("data.dvc", "dvc.lock", "dvc.yaml", "genpipe.yaml")  # what the machine commits
 TIMEOUT_SECONDS = 1800.0  # of one git command; a server that says nothing must not hold a worker for ever
@@ -40,7 +40,7 @@ ASKING = ("clone", "fetch", "push")  # the server, which may be away
 REFUSED = re.compile(
     r"authentication failed|could not read (username|password)|permission denied|access denied|not found|"
     r"does not (appear to be a git repository|exist)|returned error: 4(?!08|29)|host key verification|certificate|"
-    r"rejected\]|declined|dubious ownership",
+    r"rejected\]|declined",
     re.IGNORECASE,
 )
 DEFAULT_USER = "x-access-token"  # GitHub asks for this name beside a token, GitLab takes any
@@ -120,6 +120,7 @@ class Workspace:
         aside.rename(self.folder)
 
     def refuse_other_repository(self) -> None:
+        self.git("rev-parse", "--git-dir")  # `git config` is silent about a folder that it does not work in
         found = self.git("config", "remote.origin.url").strip()
         if found != self.repository:
             raise WorkspaceError(
@@ -189,10 +190,14 @@ class Workspace:
         return self.run("rev-parse", "--verify", "--quiet", revision).returncode == 0
 
     def git(self, *words: str, folder: Path | None = None) -> str:
-        """What a git command prints. Raises WorkspaceError with what it says when it fails."""
+        """What a git command prints. Raises WorkspaceError with what it says when it fails, ConfigError where
+        the clone is another user's.
+        """
         done = self.run(*words, folder=folder)
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip()).replace(self.token or "\0", "***")
+            if "dubious ownership" in said:
+                raise foreign(self.folder)
             again = words[0] in ASKING and not REFUSED.search(said)
             raise WorkspaceError(f"git {words[0]} failed for {self.repository} in {self.folder}: {said}", again=again)
         return done.stdout

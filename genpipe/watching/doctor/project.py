@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ import psutil
 from genpipe import dag, installed, locks, remotes, rwlock
 from genpipe.config import faults_of
 from genpipe.errors import ConfigError, GenpipeError
-from genpipe.project import Project, masked
+from genpipe.project import Project, foreign, masked
 from genpipe.stages import STAGES, check
 from genpipe.summary import in_bytes
 from genpipe.unattended import keeping
@@ -43,7 +44,10 @@ def versioned(project: Project) -> Iterator[Finding]:
     """git and DVC under the project."""
     from genpipe.records import tracking
 
-    if not tracking.git(project, "rev-parse", "HEAD"):
+    if refused(project):
+        text, _, remedy = foreign(project.root).faults[0].partition("; ")
+        yield Finding("git", "wrong", f"git does not work here: {text}", remedy)
+    elif not tracking.git(project, "rev-parse", "HEAD"):
         text = "the project is in no commit of git's, so no version can be made again, nor become champion by itself"
         yield Finding("git", "warning", text, "git init && git add . && git commit")
     elif tracking.code_state(project)[tracking.DIRTY] == "true":
@@ -55,6 +59,14 @@ def versioned(project: Project) -> Iterator[Finding]:
         yield Finding("DVC", "ok", f"cache {cache(project)}")
     except GenpipeError as error:
         yield Finding("DVC", "wrong", str(error), "dvc init, in the project's folder")
+
+
+def refused(project: Project) -> bool:
+    """Whether git takes the project for another user's, and says nothing else of it."""
+    env = os.environ | {"LC_ALL": "C"}
+    words = ["git", "rev-parse", "--git-dir"]
+    done = subprocess.run(words, cwd=project.root, env=env, capture_output=True, text=True, check=False)
+    return "dubious ownership" in done.stderr
 
 
 def cache(project: Project) -> Path:

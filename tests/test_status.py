@@ -9,19 +9,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import mlflow
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from genpipe import cli, locks
+from genpipe import cli, locks, sources
 from genpipe.champion import ledger
 from genpipe.errors import RegistryError, ServerError, StageError
 from genpipe.project import Project
 from genpipe.records import registry, tracking
 from genpipe.watching import journal
+from genpipe.watching import status as looking
 from tests import projects
+from tests.servers import serving
 from tests.test_journal import killed_run
 
 NAME = "genpipe"  # the default of mlflow.yml
@@ -111,6 +114,39 @@ def test_of_a_fresh_project_it_tells_that_there_is_nothing_and_makes_nothing(
     for words in ("none of genpipe yet", "none yet; `genpipe run` begins one", "nobody", "no deployment is declared"):
         assert words in page
     assert {file for file in fresh.root.rglob("*") if ".dvc" not in file.parts} == before
+
+
+FAR = """
+import httpx
+from genpipe.config import settings
+
+@settings
+class Config:
+    url: str
+
+def fingerprint(config, root):
+    return httpx.get(config.url, timeout=None).text
+"""
+
+
+def test_a_source_that_does_not_answer_is_not_waited_for(
+    fresh: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kinds").mkdir()
+    (tmp_path / "kinds" / "far.py").write_text(FAR)
+    monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path / "kinds")])
+    monkeypatch.setattr(looking, "SOURCE_SECONDS", 0.3)
+    ended = Event()
+    with serving({"/rows": lambda _: ended.wait(60) and None}) as (address, _):
+        (fresh.root / "params.yaml").write_text(f"ingest: {{source: {{kind: far, url: '{address}/rows'}}}}")
+        for name, content in (("data.dvc", "{}"), (".genpipe/ingested.json", "{}")):
+            (fresh.root / name).parent.mkdir(exist_ok=True)
+            (fresh.root / name).write_text(content)
+        found = looking.changes(Project(fresh.root))
+        shown = status(fresh, capsys, code=1)
+        ended.set()
+    assert (found["source"], found["unknown"]) == (None, "the source did not answer in 0.3 s")
+    assert "whether there are new rows is not known: the source did not answer in 0.3 s" in shown
 
 
 def test_the_champion_has_its_age_its_maker_and_its_scores(

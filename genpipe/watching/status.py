@@ -11,6 +11,7 @@ from typing import Any
 
 from genpipe import dag, locks
 from genpipe.champion import ledger
+from genpipe.deadlines import within
 from genpipe.errors import GenpipeError
 from genpipe.evaluation.scores import logged_name
 from genpipe.metrics import SCORES
@@ -26,6 +27,7 @@ SHOWN = 5  # runs of each kind
 SHOWN_PARTS = ("value", "low", "high")  # of a score
 ORIGIN, PREFIX = ("config", "remote.origin.url"), ("rev-parse", "--show-prefix")  # as git is asked for them
 PATIENCE_SECONDS = 30  # with DVC, which on large data may read much
+SOURCE_SECONDS = 5.0  # with a source, which may be a server, or a folder of the network
 VANISHED = Failure(
     "Killed",
     "its process is gone without a word: it was killed, or the machine went down",
@@ -59,7 +61,7 @@ def told(part: Callable[[], Part]) -> Part:
 
 def faults(found: Mapping[str, Any]) -> list[str]:
     """The parts that could not be told."""
-    return [name for name, part in found.items() if isinstance(part, dict) and "fault" in part]
+    return [name for name, part in found.items() if isinstance(part, dict) and {"fault", "unknown"} & part.keys()]
 
 
 def champion(project: Project) -> Part:
@@ -163,13 +165,18 @@ def held(project: Project) -> list[Part]:
 def changes(project: Project) -> Part:
     """The stages that a run would have to do, and whether the source may hold new rows.
 
-    While somebody works here DVC does not answer: it holds the files that it works on.
+    While somebody works here DVC does not answer: it holds the files that it works on. A source may be far away, and
+    is waited for a few seconds: `source` is None, and `unknown` says why, when it has not answered by then.
     """
     if any(lock["alive"] for lock in held(project)):
         return {"at_work": True, "source": None, "stages": None}
-    stale = {*dag.changed(project, within_seconds=PATIENCE_SECONDS), *dag.outdated(project)}
-    new = ingest.pending(project)
-    return {"at_work": False, "source": new, "stages": dag.with_downstream(stale | ({"data.dvc"} if new else set()))}
+    stale, unknown = {*dag.changed(project, within_seconds=PATIENCE_SECONDS), *dag.outdated(project)}, {}
+    try:
+        new = within(SOURCE_SECONDS, lambda: ingest.pending(project))
+    except TimeoutError:
+        new, unknown = None, {"unknown": f"the source did not answer in {SOURCE_SECONDS:g} s"}
+    stages = dag.with_downstream(stale | ({"data.dvc"} if new else set()))
+    return {"at_work": False, "source": new, "stages": stages, **unknown}
 
 
 def schedule(project: Project, ask: Ask | None) -> Part:

@@ -135,10 +135,12 @@ def change_lines(part: Part) -> Iterator[RenderableType]:
         yield "not asked while somebody works here"
         return
     source = ["ingest (the source may hold new rows)"] if part["source"] else []
-    stages = [*source, *part["stages"]]
-    yield (
-        f"{', '.join(stages)}: `genpipe run`" if stages else "nothing: source, data, settings and code are as they were"
-    )
+    if stages := [*source, *part["stages"]]:
+        yield f"{', '.join(stages)}: `genpipe run`"
+    if "unknown" in part:
+        yield f"whether there are new rows is not known: {part['unknown']}"
+    elif not stages:
+        yield "nothing: source, data, settings and code are as they were"
 
 
 def schedule_lines(part: Part) -> Iterator[RenderableType]:

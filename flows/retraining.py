@@ -26,6 +26,7 @@ from genpipe.run import set_defaults
 from genpipe.unattended import keeping
 from genpipe.unattended.pending import WHY, Pending
 from genpipe.unattended.workspace import Workspace
+from genpipe.watching import journal
 from tasks import artifacts, notices, workspace
 
 INGEST, *DAG, REGISTER = ORDER
@@ -71,7 +72,13 @@ def retrain(
             workspace.pull(project)
             INGEST(project)
             pending = workspace.ask(project)
-            return early_end(pending, cooldown_hours) or retrained(clone, project, pending, notify)
+            missed = tell_of_champion(project, notify) if notify else ""  # that of a run which could not tell any more
+            ending = early_end(pending, cooldown_hours)
+            if ending is None:
+                ending, missed = retrained(clone, project, pending), tell_of_champion(project, notify)
+            ending.message = f"{ending.message}{missed}"
+            journal.remark(project, ending.message)
+            return ending
 
 
 def early_end(pending: Pending, cooldown_hours: float) -> State[Any] | None:
@@ -88,23 +95,23 @@ def early_end(pending: Pending, cooldown_hours: float) -> State[Any] | None:
     return None
 
 
-def retrained(clone: Workspace, project: Project, pending: Pending, notify: list[str]) -> State[Any]:
-    """Publish the data, run what DVC has to do, publish what came of it, register, and tell of a new champion."""
+def retrained(clone: Workspace, project: Project, pending: Pending) -> State[Any]:
+    """Publish the data, run what DVC has to do, publish what came of it, and register."""
     artifacts.reason(pending)
-    before = artifacts.champion(project)
     with told_to_stages(pending.why):
         workspace.publish(clone, project, f"Data for a model, because of {pending.why}", DATA)
         for stage in DAG:
             stage(project)
         workspace.publish(clone, project, f"A model, because of {pending.why}")
         REGISTER(project)
-    outcome = artifacts.outcome(project)
-    failed = []
-    if artifacts.champion(project) not in (None, before):
-        text = f"{outcome}\nWhy it was trained: {pending.why}.\n{url_for('flow-run', flow_run.id)}"
-        failed = notices.tell(notify, f"genpipe: {artifacts.champion(project)} is champion", text, get_run_logger())
-    untold = f" Not told, since the notification failed: {', '.join(failed)}." if failed else ""
-    return Completed(message=f"{outcome} Because of {pending.why}.{untold}")
+    return Completed(message=f"{artifacts.outcome(project)} Because of {pending.why}.")
+
+
+def tell_of_champion(project: Project, notify: list[str]) -> str:
+    """Tell of a champion of which nobody was told yet; returns what the run's last message says of it, if any."""
+    page, log = url_for("flow-run", flow_run.id) or "", get_run_logger()
+    failed = notices.tell_of_champion(project, notify, page, log)
+    return f" Not told, since the notification failed: {', '.join(failed)}." if failed else ""
 
 
 @contextmanager

@@ -67,13 +67,6 @@ def registration(project: Project) -> None:
         create_link_artifact(key="mlflow-run", link=registered["run"], link_text="Training run in MLflow")
 
 
-def champion(project: Project) -> str | None:
-    """The version that the outputs are, if it is the champion; None if not, or if nothing has been registered here."""
-    file = project.state / "registered.json"
-    registered = read(file) if file.exists() else {"alias": ""}
-    return f"{registered['name']} version {registered['version']}" if "champion" in registered["alias"] else None
-
-
 def outcome(project: Project) -> str:
     """What registering came to, in a sentence or two."""
     registered = read(project.state / "registered.json")

@@ -8,6 +8,7 @@ from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
 
 from genpipe.errors import ConfigError
+from genpipe.project import Project
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -48,6 +49,23 @@ def tell(names: Sequence[str], subject: str, body: str, log: Log) -> list[str]:
     for name, kind in failed.items():
         log.error("%s did not take '%s': %s", name, subject, kind)
     return list(failed)
+
+
+def tell_of_champion(project: Project, names: Sequence[str], page: str, log: Log) -> list[str]:
+    """Tell of a champion of which nobody was told yet; returns the blocks that did not take it.
+
+    With one that did, or where nobody wants to know, it is told; else the next run tries again.
+    """
+    from genpipe.champion import news  # MLflow takes seconds
+
+    version = news.untold(project)
+    if version is None:
+        return []
+    subject = f"genpipe: {version.name} version {version.version} is champion"
+    failed = tell(names, subject, f"{news.text(version)}\n{page}", log)
+    if not names or set(names) - set(failed):
+        news.settle(project, version)
+    return failed
 
 
 def secret(name: str | None) -> str | None:

@@ -4,8 +4,13 @@ The tests follow one project from its first deployment on; each finds what the o
 """
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,13 +26,14 @@ from tests.servers import serving, whole
 from tests.unattended import Site
 
 pytestmark = pytest.mark.slow
+Heard = list[tuple[str, dict[str, str]]]  # path and headers of each request
 RETRAIN = "retrain/digits"
-OPS = ["custom-webhook/ops", "custom-webhook/gone"]
+OPS, DEADLY = ["custom-webhook/ops", "custom-webhook/gone"], ["custom-webhook/deadly"]
 BLOCKS = """
 import sys
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
-for name in ("ops", "gone"):
+for name in ("ops", "gone", "deadly"):
     CustomWebhookNotificationBlock(
         name=name,
         url=sys.argv[1] + "/{{token}}/" + name,
@@ -79,36 +85,57 @@ def client(site: Site) -> Any:
 
 
 @pytest.fixture(scope="module")
-def heard(site: Site) -> Iterator[list[tuple[str, dict[str, str]]]]:
-    """What a web server is asked that takes the notifications of `ops`, and none of `gone`."""
-    with serving({"/hunter2/ops": whole(b"")}) as (address, asked):
+def heard(site: Site) -> Iterator[Heard]:
+    """What a web server is asked that takes the notifications of `ops`, and none of `gone`; `deadly` kills the run."""
+
+    def kill(request: BaseHTTPRequestHandler) -> None:
+        (journal,) = (site.folder / "home").rglob("runs.json")
+        with suppress(ProcessLookupError):  # the worker tells, too, that the run has crashed
+            os.kill(json.loads(journal.read_text())[-1]["pid"], signal.SIGKILL)
+        request.send_error(500)
+
+    with serving({"/hunter2/ops": whole(b""), "/hunter2/deadly": kill}) as (address, asked):
         unattended.person(site).run("python", "-c", BLOCKS, address, env=site.env)
         yield asked
 
 
-def said(heard: list[tuple[str, dict[str, str]]]) -> tuple[str, str]:
-    """Subject and body of the last notification that was taken."""
-    query = parse_qs(urlsplit(next(path for path, _ in reversed(heard) if "/ops?" in path)).query)
-    return query["subject"][0], query["body"][0]
+def said(heard: Heard, block: str = "ops") -> list[tuple[str, str]]:
+    """Subject and body of each notification that a block was sent."""
+    sent = [parse_qs(urlsplit(path).query) for path, _ in heard if f"/{block}?" in path]
+    return [(query["subject"][0], query["body"][0]) for query in sent]
 
 
-def test_the_first_run_trains_publishes_and_registers(site: Site, heard: list[tuple[str, dict[str, str]]]) -> None:
-    run = site.start(RETRAIN, notify=OPS)
-    state = site.end_of(run)
-    assert state["type"] == "COMPLETED", site.log(run)
-    assert "digits version 1 (champion): promoted, as the first version" in state["message"]
-    assert "Because of the first run." in state["message"]
+def test_a_first_run_trains_publishes_registers_and_is_killed_as_it_tells(site: Site, heard: Heard) -> None:
+    run = site.start(RETRAIN, notify=DEADLY)
+    assert site.end_of(run)["type"] == "CRASHED", site.log(run)
     assert "the first run" in site.artifact("reason")
     subjects = results(site, "log", "--format=%an: %s", "origin/main..origin/genpipe/results")
     assert subjects.splitlines() == [
         "genpipe: A model, because of the first run",
         "genpipe: Data for a model, because of the first run",
     ]
-    assert said(heard)[0] == "genpipe: digits version 1 is champion"
-    assert "Why it was trained: the first run." in said(heard)[1]
-    assert state["message"].endswith("Not told, since the notification failed: custom-webhook/gone.")
-    assert "custom-webhook/gone did not take 'genpipe: digits version 1 is champion': HTTPStatusError" in site.log(run)
-    assert "hunter2" not in site.log(run) + (site.folder / "worker.log").read_text()
+    assert int(client(site).get_model_version_by_alias("digits", "champion").version) == 1
+    assert said(heard, "deadly")[0][0] == "genpipe: digits version 1 is champion"
+
+
+def logged(site: Site, run: str, line: str) -> bool:
+    """Whether the server has a line of a run's log, which it is sent every two seconds."""
+    return line in site.log(run)
+
+
+def test_the_next_runs_tell_of_the_champion_until_a_block_takes_it(site: Site, heard: Heard) -> None:
+    for names in (OPS[1:], OPS):
+        run = site.start(RETRAIN, notify=names)
+        state = site.end_of(run)
+        assert (state["type"], state["name"]) == ("COMPLETED", "Unchanged"), site.log(run)
+        assert state["message"].endswith("Not told, since the notification failed: custom-webhook/gone.")
+        refused = "custom-webhook/gone did not take 'genpipe: digits version 1 is champion': HTTPStatusError"
+        unattended.wait_for(partial(logged, site, run, refused))
+        assert "hunter2" not in site.log(run) + (site.folder / "worker.log").read_text()
+    ((subject, body),) = said(heard)
+    assert subject == "genpipe: digits version 1 is champion"
+    assert "the gate: promoted, as the first version" in body
+    assert "Why it was trained: the first run." in body
 
 
 def test_the_champions_commit_and_data_can_be_fetched_by_anybody(site: Site, tmp_path: Path) -> None:
@@ -126,15 +153,20 @@ def test_the_champions_commit_and_data_can_be_fetched_by_anybody(site: Site, tmp
     assert json.loads(other.run("dvc", "status", "--json").stdout) == {}
 
 
-def test_with_nothing_new_a_new_clone_pulls_and_stops_early(site: Site) -> None:
+def test_with_nothing_new_a_new_clone_pulls_stops_early_and_tells_nothing(site: Site, heard: Heard) -> None:
+    told = len(heard)
     before = results(site, "rev-parse", "origin/genpipe/results")
     shutil.rmtree(site.folder / "home")  # the clone, DVC's cache, checkpoints
-    state = site.run(RETRAIN)
+    state = site.run(RETRAIN, notify=OPS)
     assert (state["type"], state["name"]) == ("COMPLETED", "Unchanged"), state
+    assert len(heard) == told
     assert "No new data; settings and code are those of the model that is registered." in state["message"]
     assert results(site, "rev-parse", "origin/genpipe/results") == before
     (clone,) = (site.folder / "home" / "workspaces").glob("*/")
     assert (clone / "artifacts" / "train" / "model.safetensors").exists()
+    person = unattended.person(site)
+    status = person.run("genpipe", "status", env=site.env | {"PYTHONPATH": str(person.root)}).stdout
+    assert "No new data; settings and code are those of the model that is registered." in " ".join(status.split())
 
 
 def test_new_data_and_a_persons_new_kind_are_trained_with_the_clones_own_code(site: Site) -> None:
@@ -168,7 +200,7 @@ def files(clone: Clone) -> set[str]:
     return {name for name in found if not name.startswith((".git/", ".dvc/tmp/")) and "__pycache__" not in name}
 
 
-def test_refused_data_are_told_and_nothing_is_trained(site: Site, heard: list[tuple[str, dict[str, str]]]) -> None:
+def test_refused_data_are_told_and_nothing_is_trained(site: Site, heard: Heard) -> None:
     clone = unattended.person(site)
     clone.git("checkout", "-q", "params.yaml")
     clone.params(validate={"min_accepted": 5000})
@@ -176,8 +208,10 @@ def test_refused_data_are_told_and_nothing_is_trained(site: Site, heard: list[tu
     state = site.run(RETRAIN, notify=OPS[:1])
     assert (state["type"], state["name"]) == ("FAILED", "Failed")
     assert "validate.min_accepted asks for 5000 good rows" in state["message"]
-    assert said(heard)[0] == f"genpipe: validation refused the data ({site.folder / 'origin.git'})"
-    assert "validate.min_accepted asks for 5000 good rows" in said(heard)[1]
+    unattended.wait_for(lambda: "refused" in said(heard)[-1][0])  # it is told once the run has failed
+    subject, body = said(heard)[-1]
+    assert subject == f"genpipe: validation refused the data ({site.folder / 'origin.git'})"
+    assert "validate.min_accepted asks for 5000 good rows" in body
     assert len(client(site).search_model_versions("name = 'digits'")) == 2
 
 

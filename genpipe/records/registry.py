@@ -233,3 +233,9 @@ def tag_version(project: Project, number: int, tags: Mapping[str, str]) -> None:
     with client_of(project) as client:
         for key, value in tags.items():
             client.set_model_version_tag(project.mlflow.registry.name, str(number), key, value)
+
+
+def untag_version(project: Project, number: int, key: str) -> None:
+    """Take a tag of one version away."""
+    with client_of(project) as client:
+        client.delete_model_version_tag(project.mlflow.registry.name, str(number), key)

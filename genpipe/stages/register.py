@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from genpipe import code, dag, modalities
-from genpipe.champion import ledger
+from genpipe.champion import ledger, news
 from genpipe.champion.verdict import ALLOW_DIRTY, Verdict, of_tags
 from genpipe.config import Field, parse, plain, settings
 from genpipe.data.arrays import ORIGIN, Arrays, DataSpec
@@ -112,8 +112,9 @@ def judge(project: Project, version: registry.ModelVersion, metrics: Mapping[str
     if origin is None:
         verdict = verdict.uncommitted(version.version, in_git=bool(tracking.code_state(project)))
     # Before the alias: whoever is champion has a verdict.
-    told = trial.tags_of(metrics) | (origin or {}) | {RESTS_ON: rests_on(project, champion)}
-    registry.tag_version(project, int(version.version), told | verdict.tags())
+    noted = trial.tags_of(metrics) | (origin or {}) | {RESTS_ON: rests_on(project, champion)}
+    noted |= news.tags() if verdict.outcome == "promoted" else {}
+    registry.tag_version(project, int(version.version), noted | verdict.tags())
     if verdict.outcome == "promoted":
         why, reasons = f"the gate: {verdict.title}", " ".join(verdict.reasons)
         ledger.promote(project, version, why=why, verdict=reasons, compared_with=champion)

@@ -77,11 +77,12 @@ def bring(project: Project, *words: str) -> None:
         raise
 
 
-def refuse_silent(project: Project) -> None:
-    """Raises RemoteError when the remote does not say whether it has the data that data.dvc names."""
+def refuse_silent(project: Project) -> str:
+    """Name and place of the remote; raises RemoteError when it does not say whether it has what data.dvc names."""
     with opened(project) as remote:
         for name in objects(project, DATA):
             remote.has(name)
+        return str(remote)
 
 
 def objects(project: Project, target: str) -> list[str]:

@@ -6,14 +6,13 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 
 from genpipe import dag, installed, locks, remotes, rwlock
 from genpipe.config import faults_of
-from genpipe.errors import ConfigError, GenpipeError
-from genpipe.project import Project, foreign, masked
+from genpipe.errors import ConfigError, GenpipeError, RemoteError
+from genpipe.project import Project, foreign
 from genpipe.stages import STAGES, check
 from genpipe.summary import in_bytes
 from genpipe.unattended import keeping
@@ -78,24 +77,17 @@ def remote(project: Project) -> Iterator[Finding]:
     if fault := keeping.remote_fault(project):
         text, _, remedy = fault.partition("; ")
         yield Finding("remote", "warning", text, remedy)
-    if not (name := dag.default_remote(project)):
+    if not dag.default_remote(project) or not (project.root / "data.dvc").exists():
         return
-    known = dag.dvc(project, "remote", "list").splitlines()  # with absolute paths
-    lines = (line.removesuffix("(default)").strip() for line in known if line.split()[:1] == [name])
-    place = next((line.removeprefix(name).strip() for line in lines), None)
-    if place is None:
-        yield Finding("remote", "wrong", f"core.remote is '{name}', and there is no such remote", "dvc remote list")
+    try:
+        place = remotes.refuse_silent(project)
+    except RemoteError as error:
+        yield Finding("remote", "wrong", str(error), error.remedy)
         return
-    if not urlsplit(place).scheme and not Path(place).is_dir():
-        yield Finding("remote", "wrong", f"'{name}' is not there: {place}", "mount or make it, then `dvc push`")
-    elif (project.root / "data.dvc").exists():
-        remotes.refuse_silent(project)
-        missing = json.loads(dag.dvc(project, "status", "--cloud", "--json", "data.dvc", within_seconds=REMOTE_SECONDS))
-        text = f"'{name}' at {masked(place)}"
-        if missing:
-            yield Finding("remote", "warning", f"{text} lacks data that data.dvc names", "dvc push")
-        else:
-            yield Finding("remote", "ok", f"{text} holds the data that data.dvc names")
+    if json.loads(dag.dvc(project, "status", "--cloud", "--json", "data.dvc", within_seconds=REMOTE_SECONDS)):
+        yield Finding("remote", "warning", f"{place} lacks data that data.dvc names", "dvc push")
+    else:
+        yield Finding("remote", "ok", f"{place} holds the data that data.dvc names")
 
 
 def locked(project: Project) -> Iterator[Finding]:

@@ -3,16 +3,21 @@
 import subprocess
 from pathlib import Path
 
+from prefect.settings import get_current_settings
+
+from flows import deployments
 from flows.events import resource
 from genpipe.errors import ConfigError
-from genpipe.project import Project
+from genpipe.project import Project, load_yaml
+from genpipe.unattended import origin
 from genpipe.unattended.workspace import refuse_secrets
 
 
 def project() -> dict[str, str]:
     """Repository, branch, folder in it, and the resource of its events, of the project in the working directory.
 
-    Raises ConfigError when git does not know where a worker could clone it from.
+    Raises ConfigError when git does not know where a worker could clone it from, and when the server has a deployment
+    of that name for another project, which this one would replace.
     """
     found = Project.find(Path())
     url = asked(found, "remote", "get-url", "origin")
@@ -31,8 +36,23 @@ def project() -> dict[str, str]:
     if not branch:
         raise ConfigError([f"{found.root} is on no branch; `git switch` to the one that retraining should follow"])
     folder = found.root.relative_to(asked(found, "rev-parse", "--show-toplevel")).as_posix()
+    refuse_taken(found)
     about = resource(found.mlflow.registry.name)
     return {"repository": url, "branch": branch, "directory": folder, "resource": about}
+
+
+def refuse_taken(project: Project) -> None:
+    if not get_current_settings().api.url:
+        return
+    names = [str(one.get("name")) for one in load_yaml(project.root / "prefect.yaml").get("deployments") or []]
+    with deployments.asked() as client:
+        for one in deployments.named(client, names):
+            if other := origin.of_another(project, one.parameters):
+                name = f"{client.read_flow(one.flow_id).name}/{one.name}"
+                raise ConfigError([
+                    f"the deployment '{name}' of {deployments.place()} is of another project ({other}); "
+                    f"{origin.ADVICE}, or, if the project has moved, first `prefect deployment delete {name}`"
+                ])  # fmt: skip
 
 
 def asked(project: Project, *words: str) -> str:

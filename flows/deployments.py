@@ -60,17 +60,19 @@ def seen(names: Sequence[str], count: int) -> dict[str, Any]:
 
 
 def server(names: Sequence[str]) -> dict[str, Any]:
-    """The server's version and the client's, and the work pool of each deployment that the server knows.
+    """The server's version and the client's, and the work pool and repository of each deployment that the server knows.
 
     Raises ServerError when the server of PREFECT_API_URL does not answer, or refuses.
     """
     with asked() as client:
-        pools = {one.name: one.work_pool_name for one in named(client, names)}
+        found = named(client, names)
+        pools = {one.name: one.work_pool_name for one in found}
         return {
             "url": place(),
             "version": client.api_version(),
             "client": client.client_version(),
             "pools": {name: {"name": pool, "status": state_of(client, pool)} for name, pool in pools.items()},
+            "follows": {one.name: followed(one) for one in found},
         }
 
 
@@ -106,7 +108,14 @@ def described(client: SyncPrefectClient, deployment: DeploymentResponse) -> dict
         "paused": deployment.paused,
         "schedules": [timed(schedule) for schedule in deployment.schedules],
         "next": iso(due[0].expected_start_time) if due else None,
+        "follows": followed(deployment),
     }
+
+
+def followed(deployment: DeploymentResponse) -> dict[str, str]:
+    """The repository and folder of a deployment of the retraining; nothing of others."""
+    known = deployment.parameters
+    return {name: masked(str(known[name])) for name in ("repository", "directory") if known.get(name)}
 
 
 def timed(schedule: DeploymentSchedule) -> dict[str, Any]:

@@ -221,6 +221,20 @@ def test_an_unknown_block_is_refused_before_anything_runs(site: Site) -> None:
     assert "fetch" not in site.log(run)
 
 
+def test_the_deployment_of_another_team_is_not_replaced(site: Site, tmp_path: Path) -> None:
+    other = Clone(tmp_path / "other")
+    unattended.person(site).git("clone", "-q", str(site.folder / "origin.git"), str(other.root))
+    theirs = f"of another project ({site.folder / 'origin.git'})"
+    other.git("remote", "set-url", "origin", str(tmp_path / "other.git"))
+    refused = other.run("prefect", "--no-prompt", "deploy", "--all", env=site.env | {"COLUMNS": "2000"}, code=1)
+    assert f"the deployment '{RETRAIN}' of {site.api} is {theirs}" in refused.stdout + refused.stderr
+    own = site.env | {"PYTHONPATH": str(other.root)}
+    (found,) = json.loads(other.run("genpipe", "status", "--json", env=own).stdout)["schedule"]["deployments"]
+    assert theirs == f"of another project ({found['of_another']})"
+    findings = json.loads(other.run("genpipe", "doctor", "--json", env=own, code=1).stdout)
+    assert any(theirs in finding["text"] for finding in findings if finding["state"] == "wrong")
+
+
 @pytest.mark.parametrize("kind", ["docker", "kubernetes"])
 def test_the_server_takes_the_templates_of_pools(site: Site, kind: str) -> None:
     template = str(clones.ROOT / "docs" / "deploy" / f"{kind}-pool.json")

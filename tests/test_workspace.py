@@ -16,7 +16,7 @@ import tasks.workspace
 from genpipe import dag, locks
 from genpipe.errors import ConfigError, LockedError, WorkspaceError
 from genpipe.project import Project, masked
-from genpipe.unattended import keeping, workspace
+from genpipe.unattended import keeping, origin, workspace
 from genpipe.unattended.workspace import Workspace
 from tests import projects, waiting
 from tests.clones import GIT
@@ -353,6 +353,25 @@ def test_a_server_keeps_the_files_of_runs_itself(project: Project, monkeypatch: 
         keeping.refuse_losable(project, project.root)
     assert [fault[:20] for fault in refused.value.faults] == ["DVC has no default r"]
     assert masked(str(project.mlflow.server.mlflow_tracking_uri)) == "http://***@127.0.0.1:5000"
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "folder", "shown"),
+    [
+        ("git@example.org:team/p.git", "https://example.org/team/p", ".", None),
+        ("ssh://git@example.org:22/team/p.git", "example.org:team/p/", "", None),
+        ("/srv/p.git", "file:///srv/p.git", ".", None),
+        ("https://example.org/team/p", "https://example.org/other/p", ".", "https://example.org/other/p"),
+        ("/srv/p.git", "/srv/p.git", "two", "/srv/p.git, folder two"),
+        ("/srv/p.git", "", ".", None),
+    ],
+)
+def test_a_deployment_is_this_projects_by_repository_and_folder(
+    tmp_path: Path, here: str, there: str, folder: str, shown: str | None
+) -> None:
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "remote", "add", "origin", here)
+    assert origin.of_another(Project(tmp_path), {"repository": there, "directory": folder}) == shown
 
 
 def test_home_is_named_or_the_users(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from genpipe.project import Project, load_yaml
 from genpipe.records import registry, stores, tracking
 from genpipe.records.tracking import Run
 from genpipe.stages import ingest
-from genpipe.unattended import workspace
+from genpipe.unattended import origin, workspace
 from genpipe.watching import journal
 from genpipe.watching.journal import Failure
 
@@ -183,6 +183,8 @@ def schedule(project: Project, ask: Ask | None) -> Part:
     """The deployments of prefect.yaml, and what the server knows of them."""
     declared = [of_declared(one) for one in load_yaml(project.root / "prefect.yaml").get("deployments") or []]
     known = ask([one["name"] for one in declared], SHOWN) if ask else {"deployments": [], "runs": []}
+    for one in known["deployments"]:
+        one["of_another"] = origin.of_another(project, one["follows"])
     return {"server": ask is not None, "declared": declared, **known}
 
 

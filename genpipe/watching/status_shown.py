@@ -12,6 +12,7 @@ from rich.text import Text
 
 from genpipe.metrics import SCORES
 from genpipe.project import Project
+from genpipe.unattended import origin
 from genpipe.watching import ages, status
 from genpipe.watching.status import Ask, Part
 
@@ -161,7 +162,9 @@ def schedule_lines(part: Part) -> Iterator[RenderableType]:
 
 
 def due(deployment: Part) -> str:
-    """When a deployment runs next, by the server."""
+    """When a deployment runs next, by the server; nothing of that for another project's of the same name."""
+    if deployment["of_another"]:
+        return f"the server's is of another project ({deployment['of_another']}); {origin.ADVICE}"
     if deployment["paused"]:
         return f"paused; {rule(deployment['schedules'])}"
     if deployment["next"] is None:

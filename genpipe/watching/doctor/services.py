@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from genpipe.project import Project, load_yaml, masked
 from genpipe.records import stores, tracking
+from genpipe.unattended import origin
 from genpipe.watching.doctor import Ask, Finding
 
 
@@ -46,7 +47,12 @@ def prefect(project: Project, ask: Ask | None) -> Iterator[Finding]:
         remedy = "give both the version that genpipe asks for"
         yield Finding("Prefect", "warning", f"{about}: of unlike versions", remedy)
     for name in names:
-        yield deployed(name, known["pools"].get(name))
+        if other := origin.of_another(project, known["follows"].get(name, {})):
+            yield Finding(
+                "deployment", "wrong", f"{name} is, on the server, of another project ({other})", origin.ADVICE
+            )
+        else:
+            yield deployed(name, known["pools"].get(name))
 
 
 def deployed(name: str, pool: dict[str, str] | None) -> Finding:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 from prefect.client.schemas import TaskRun
@@ -260,6 +261,14 @@ def test_a_server_that_is_down_is_asked_again_and_an_absent_folder_is_not(tmp_pa
         pass
     assert tried_again(f"{address}/p.git")
     assert not tried_again(str(tmp_path / "nowhere.git"))
+
+
+def test_a_server_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_HTTP_LOW_SPEED_TIME", "1")
+    ended = Event()
+    with serving({"/p.git/info/refs": lambda _: ended.wait(60) and None}) as (address, _):
+        assert tried_again(f"{address}/p.git")
+        ended.set()
 
 
 def tried_again(repository: str) -> bool:

@@ -13,10 +13,10 @@ run: $(READY)  ## raw data to a registered model, on the project of this folder
 	@genpipe run
 
 test: $(READY) lint types  ## everything that must pass: lint, types, quick tests, then real training and servers
-	pytest -q -m "not gpu"
+	pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not gpu"
 
 quick: $(READY)  ## the tests of a few minutes
-	pytest -q -m "not slow and not gpu"
+	pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow and not gpu"
 
 lint: $(READY)
 	ruff check

@@ -32,7 +32,7 @@ environment: $(READY)
 
 $(READY): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "genpipe needs Python 3.11, 3.12 or 3.13; none was found on PATH"; exit 1; }
-	@echo "Making the environment in $(VENV) with $(PYTHON) (a few minutes, about 7 GB with the CUDA build of torch)"
+	@echo "Making the environment in $(VENV) with $(PYTHON) (about 7 GB with the CUDA build of torch: minutes without a word)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .

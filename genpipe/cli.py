@@ -308,5 +308,6 @@ def command_ui(arguments: argparse.Namespace) -> None:
     os.environ["MLFLOW_BACKEND_STORE_URI"] = server.mlflow_tracking_uri
     os.environ["MLFLOW_REGISTRY_STORE_URI"] = str(server.mlflow_registry_uri)
     words = ["--default-artifact-root", project.mlflow.tracking.artifacts, "--host", ui.host, "--port", str(ui.port)]
-    print(f"MLflow on http://{ui.host}:{ui.port} (Control-C ends it)", flush=True)
+    words += ["--workers", "1"]  # four, MLflow's default, start a minute long on two cores
+    print(f"MLflow will be on http://{ui.host}:{ui.port} within seconds (Control-C ends it)", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *words])

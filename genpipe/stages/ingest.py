@@ -78,7 +78,7 @@ def why_lost(project: Project, named: str) -> StageError | RemoteError | None:
                     f"`git checkout` brings another data.dvc ({error})"
                 ) from error
             place, why = ("remote", f" ({error})") if dag.has_remote(project) else ("cache", "")
-            print(f"what data.dvc names is in no {place} here; the source is read instead{why}")
+            print(f"the data that data.dvc names are in no {place} here; the source is read instead{why}")
             return error
     dag.note_rows(project, named)
     return None

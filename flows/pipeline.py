@@ -16,11 +16,16 @@ from tasks import stages
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
-    """An error that a user can mend is told in words; the engine would print how it came up through it, twice."""
+    """An error that a user can mend is told in words; the engine would print how it came up through it, twice.
+
+    Control-C is no crash to whoever has pressed it, and is told once, when the run has ended.
+    """
     if record.exc_info and isinstance(record.exc_info[1], GenpipeError):
         record.exc_info = None
-    return True
+    return INTERRUPTED not in record.getMessage()
 
+
+INTERRUPTED = "Execution was aborted by an interrupt signal"  # as Prefect says it, four times
 
 for name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(name).addFilter(without_traceback)

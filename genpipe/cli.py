@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genpipe import __version__
-from genpipe.errors import ConfigError, GenpipeError
+from genpipe.errors import INTERRUPTED, ConfigError, GenpipeError
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -27,8 +27,8 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         print(f"genpipe: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        print("genpipe: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"genpipe: {interrupt}; {INTERRUPTED}" if interrupt.args else "genpipe: interrupted", file=sys.stderr)
         return 130
 
 

@@ -8,9 +8,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def within(seconds: float, ask: Callable[[], T]) -> T:
-    """What `ask` returns, or raises. Raises TimeoutError after so many seconds; whoever still waits for an answer then
-    keeps no process alive.
+def within(seconds: float | None, ask: Callable[[], T]) -> T:
+    """What `ask` returns, or raises. Raises TimeoutError after so many seconds, if they are limited.
+
+    Whoever still waits for an answer then, or after Control-C, keeps no process alive.
     """
     answer: Future[T] = Future()
 

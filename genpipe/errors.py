@@ -11,6 +11,7 @@ from genpipe import __version__
 
 UNKNOWN = "no error that genpipe knows: the log of the run has its traceback; `genpipe doctor` looks at what is around"
 TIMED_OUT = "it took longer than it may; `genpipe run` goes on, a training from its last checkpoint"
+INTERRUPTED = "`genpipe run` goes on from there"
 STOPPED = "somebody or something stopped it; `genpipe run` goes on, a training from its last checkpoint"
 
 
@@ -157,6 +158,8 @@ def remedy_of(error: BaseException) -> str:
     """What to do about a failure, in one line."""
     if isinstance(error, GenpipeError):
         return error.remedy
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
     if not isinstance(error, Exception):
         return STOPPED
     return TIMED_OUT if isinstance(error, TimeoutError) else UNKNOWN

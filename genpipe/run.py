@@ -41,6 +41,7 @@ def run(directory: Path, changes: Sequence[str], *, allow_dirty: bool = False) -
         os.environ[ALLOW_DIRTY] = "true"  # register runs in a process below
     project = opened(directory, changes, write=True)
     exit_on_sigterm()
+    signal.signal(signal.SIGINT, interrupt)
     with locks.alone(project, "genpipe run"):  # who works on it is told before anything is asked
         rwlock.forget_dead_holders(project)
         dag.refresh(project)
@@ -48,8 +49,10 @@ def run(directory: Path, changes: Sequence[str], *, allow_dirty: bool = False) -
     if nothing_to_do:
         summary.show(project, {})
         return
-    from flows.pipeline import pipeline  # the one place where the library looks up: this is its composition root
+    from flows import server  # the one place where the library looks up: this is its composition root
+    from flows.pipeline import pipeline
 
+    server.start()
     summary.show(project, pipeline(project.root))
 
 
@@ -88,6 +91,15 @@ def opened(directory: Path, changes: Sequence[str], *, write: bool) -> Project:
 def exit_on_sigterm() -> None:
     """So that Prefect's temporary server is stopped, and a throw-away project removed, too."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def interrupt(*_: object) -> None:
+    """End the run at Control-C, and let a second one pass; a third is for whoever has waited long enough.
+
+    `timeout` sends two, of which the later one would cut short the checkpoint that the first has asked for.
+    """
+    signal.signal(signal.SIGINT, lambda *_: signal.signal(signal.SIGINT, signal.default_int_handler))
+    raise KeyboardInterrupt
 
 
 def notify_data(directory: Path) -> None:

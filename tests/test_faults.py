@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,8 @@ def short():
 
 short()
 """
+# What it is given on stdin is typed there: Control-C goes to every process of the foreground group.
+IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +50,18 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 
 @contextmanager
-def running(clone: Clone) -> "Iterator[subprocess.Popen[bytes]]":
-    """A flow in a process of its own, which does not outlive the test."""
+def running(clone: Clone, *before: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """A flow in a process of its own, which does not outlive the test; `before` is the command that is to run it."""
+    command = [*before, "genpipe", "run"]
     with (clone.root / ".genpipe" / "run.log").open("w") as log:
-        flow = subprocess.Popen(["genpipe", "run"], cwd=clone.root, env=clone.env, stdout=log, stderr=log)
+        flow = subprocess.Popen(
+            command, cwd=clone.root, env=clone.env, stdin=subprocess.PIPE, stdout=log, stderr=log, bufsize=0
+        )
     try:
         yield flow
     finally:
         flow.terminate()
-        flow.wait(60)
+        flow.communicate(timeout=60)
 
 
 def log(clone: Clone) -> str:
@@ -142,6 +148,27 @@ def test_a_time_out_ends_the_whole_group(clone: Clone, tmp_path: Path) -> None:
 
 def wait_for_stage(clone: Clone) -> psutil.Process:
     return waiting.until(lambda: stage_processes(clone), "stage train")[0]
+
+
+def test_control_c_ends_a_run_with_a_checkpoint_and_a_word(clone: Clone) -> None:
+    clone.params(train={**TRAIN, "seed": 3, "steps": 400_000, "checkpoint_every_steps": 400_000})
+    with running(clone, sys.executable, "-c", IN_A_TERMINAL) as terminal:
+        wait_for_stage(clone)
+        waiting.until(lambda: "RUNNING" in statuses(clone), "training that is under way")
+        assert len(servers(clone)) == 1
+        assert terminal.stdin
+        terminal.stdin.write(b"\x03")
+        assert terminal.wait(60) == 130, log(clone)
+    said = re.search(r"genpipe: (stopped by Control-C in train at step ([\d,]+) of 400,000); `genpipe run`", log(clone))
+    assert said, log(clone)
+    assert [word for word in ("Traceback", "Crash", "Error") if word in log(clone)] == []
+    newest = max(clone.root.glob(".genpipe/checkpoints/*/step-*"), key=lambda file: file.stat().st_mtime)
+    assert newest.name == f"step-{int(said[2].replace(',', '')):08d}"
+    assert stage_processes(clone) == []
+    assert servers(clone) == []
+    assert "RUNNING" not in statuses(clone)
+    last = json.loads(clone.run("genpipe", "status", "--json").stdout)["runs"]["last"][0]
+    assert (last["outcome"], last["stage"], last["failure"]["cause"]) == ("stopped", "train", said[1])
 
 
 def test_whoever_comes_second_is_told_and_the_first_ends_well(clone: Clone) -> None:

@@ -128,7 +128,24 @@ def test_an_interrupted_run_was_stopped(project: Project) -> None:
     with pytest.raises(KeyboardInterrupt), journal.recorded(project, "genpipe run"), journal.stage(project, "train"):
         raise KeyboardInterrupt
     assert (last(project).outcome, last(project).stage) == ("stopped", "train")
-    assert last(project).failure == journal.Failure("KeyboardInterrupt", "no more is known", errors.STOPPED)
+    stopped = journal.Failure("KeyboardInterrupt", "stopped by Control-C in train", errors.INTERRUPTED)
+    assert last(project).failure == stopped
+
+
+def stop_a_training(project: Project) -> None:
+    """As in a flow: the process of the stage is asked to stop, and tells how far it came."""
+    with pytest.raises(StageError), journal.telling(project, "train"):
+        raise StageError("stopped at step 1,234 of 20,000; the next run resumes there")
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_training_says_at_which_step(project: Project) -> None:
+    said = "stopped by Control-C in train at step 1,234 of 20,000"
+    with pytest.raises(KeyboardInterrupt, match=said), journal.recorded(project, "r"), journal.stage(project, "train"):
+        stop_a_training(project)
+    failure = last(project).failure
+    assert failure
+    assert failure.cause == said
 
 
 def test_a_killed_run_is_known_by_its_process(project: Project) -> None:

@@ -8,6 +8,7 @@ down itself.
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,8 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
-        said = " ".join(without_passwords(str(error)).split()) or "no more is known"
+        silent = "stopped by Control-C" if isinstance(error, KeyboardInterrupt) else "no more is known"
+        said = " ".join(without_passwords(str(error)).split()) or silent
         cause = said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}…"
         return cls(type(error).__name__, cause, remedy_of(error))
 
@@ -108,7 +110,16 @@ def stage(project: Project, name: str) -> Iterator[None]:
         own = failure_of(project, name, begun) if type(error) is StageError else None
         amend(project, failure=own or Failure.of(error))
         raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(where_stopped(project, name, begun)) from None
     amend(project, stage=None)
+
+
+def where_stopped(project: Project, name: str, since: str) -> str:
+    """How far a stage came that Control-C has ended: its step, if it counts any, as its process wrote it down."""
+    own = failure_of(project, name, since)
+    step = re.search(r" at step [\d,]+ of [\d,]+", own.cause) if own else None
+    return f"stopped by Control-C in {name}{step[0] if step else ''}"
 
 
 def remark(project: Project, text: str) -> None:

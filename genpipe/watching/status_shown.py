@@ -22,6 +22,7 @@ COLOURS = {
     "vanished": "red", "Crashed": "red",
 }  # fmt: skip
 WORDS = {"vanished": "ended without a word"}
+TOLD_BY_CAUSE = (status.VANISHED.error, KeyboardInterrupt.__name__)  # classes whose name adds nothing
 
 
 def show(directory: Path, ask: Ask | None, *, as_json: bool) -> int:
@@ -99,7 +100,7 @@ def run_lines(part: Part) -> Iterator[RenderableType]:
     if last["remark"]:
         yield escape(last["remark"])
     if failure := last["failure"]:
-        named = "" if failure["error"] == status.VANISHED.error else f"{failure['error']}: "
+        named = "" if failure["error"] in TOLD_BY_CAUSE else f"{failure['error']}: "
         yield Text.assemble(("cause: ", "bold"), named, failure["cause"])
         yield Text.assemble(("remedy: ", "bold"), failure["remedy"])
     if last["page"]:

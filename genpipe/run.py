@@ -61,11 +61,11 @@ def foretell(directory: Path, changes: Sequence[str]) -> None:
     from genpipe.stages import ingest
 
     project = opened(directory, changes, write=False)
-    stages = plan(project)
-    summary.show_plan(stages)
+    new = ingest.asked(project)
+    stages = plan(project, new=bool(new))
+    summary.show_plan(stages, new)
     if stages:
-        first = ["ingest"] if ingest.pending(project) else []
-        expected = estimate.of(project, [*first, *stages, "register"])
+        expected = estimate.of(project, stages)
         summary.show_estimate(expected)
         estimate.refuse_failure(expected)
 
@@ -129,12 +129,13 @@ def work(project: Project) -> bool:
     return bool(ingest.pending(project) or dag.changed(project) or register.pending(project))
 
 
-def plan(project: Project) -> list[str]:
-    """The stages of the DAG that a run would have to do, with the settings of `project`, written or not."""
+def plan(project: Project, *, new: bool) -> list[str]:
+    """The stages that a run would have to do, with the settings of `project`, written or not, and maybe `new` rows."""
     stale, written = set(dag.changed(project)), Project(project.root).params
     stale |= {name for name in STAGES if written.get(name) != project.params.get(name)}
-    stale |= dag.outdated(project)
-    return dag.with_downstream(stale)
+    stale |= dag.outdated(project) | ({"data.dvc"} if new else set())
+    stages = dag.with_downstream(stale)
+    return [*(["ingest"] if new else []), *stages, *(["register"] if stages else [])]
 
 
 def run_stage(directory: Path, name: str) -> None:

@@ -13,13 +13,18 @@ from genpipe.rehearsal.estimate import Estimate
 TITLE = "Samples against held-out data"
 
 
-def show_plan(changed: Sequence[str]) -> None:
-    """Which stages have something to do."""
+def show_plan(stages: Sequence[str], new: bool | None) -> None:
+    """Which stages have something to do; `new` is whether the source may hold new rows, None if it did not answer."""
     console = Console()
-    if not changed:
-        console.print("Every stage of dvc.yaml is up to date.")
+    if stages:
+        why = "The source may hold new rows" if new else "Inputs, settings, code or outputs have changed"
+        console.print(f"These stages would run: {', '.join(stages)}. {why}.", highlight=False)
+    elif new is not None:
+        console.print("Every stage is up to date, and the source has no new rows.", highlight=False)
     else:
-        console.print(f"These stages would run: {', '.join(changed)}. Inputs, settings, code or outputs have changed.")
+        console.print("Every stage of dvc.yaml is up to date.", highlight=False)
+    if new is None:
+        console.print("Whether there are new rows is not known: the source did not answer.", highlight=False)
 
 
 def show_estimate(estimate: Estimate) -> None:
@@ -31,9 +36,10 @@ def show_estimate(estimate: Estimate) -> None:
         low, expected, high = (duration(seconds) for seconds in estimate.seconds(name))
         between = f" ({low} to {high})" if low != high else ""
         table.add_row(name, f"{expected}{between}", estimate.costs[name].how)
-    if not estimate.unmeasured:
-        total = sum(estimate.seconds(name)[1] for name in estimate.names)
-        table.add_row("all", duration(total), "processes started among it, on a machine as busy as now")
+    if set(estimate.unmeasured) <= {"ingest"}:  # once there are data it reads what is new alone
+        total = sum(estimate.seconds(name)[1] for name in estimate.measured)
+        how = "processes started among it, on a machine as busy as now"
+        table.add_row("all but ingest" if estimate.unmeasured else "all", duration(total), how)
     if estimate.measured:
         console.print(table, highlight=False)
     if estimate.unmeasured:
@@ -50,7 +56,7 @@ def show_estimate(estimate: Estimate) -> None:
 
 def duration(seconds: float) -> str:
     """As people say it."""
-    if seconds < 100:
+    if seconds < 600:
         return f"{max(seconds, 1):.0f} s"
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

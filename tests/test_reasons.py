@@ -1,5 +1,6 @@
 """Why a model would be made anew, what ends a retraining early, and who is told of new data."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ import yaml
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.retraining import early_end
-from genpipe import __version__, cli, dag
+from genpipe import __version__, cli, dag, run
 from genpipe.data.dataset import Dataset
 from genpipe.project import Project
 from genpipe.unattended import reasons
 from genpipe.unattended.pending import Pending
 from tests import projects
+from tests.pictures import put
 
 HOUR = timedelta(hours=1)
 ABOUT = Dataset("own", "image", ("0", "1"), "CC0-1.0", "", "here")
+VAE = {"generator": {"kind": "vae"}}
 # As `dvc status --json` says it.
 CHANGED: dict[str, list[Any]] = {
     "validate": [{"changed deps": {"data": "modified", "suites": "modified"}}],
@@ -82,6 +85,44 @@ def pending(*stages: str, trained: datetime | None = None, register: bool = True
 def test_what_is_to_be_done_reads_as_it_was_written() -> None:
     for one in (pending(), pending("train", trained=datetime(2026, 11, 22, 10, 0, tzinfo=UTC))):
         assert Pending.of_json(one.json()) == one
+
+
+def test_new_pictures_in_the_source_are_told_before_ingest_has_seen_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "photos", "a/1.png", "b/2.png")
+    source = {"kind": "folder", "name": "flowers", "path": "photos"}
+    project = projects.make(tmp_path, ingest={"source": source}, train=VAE)
+    dag.dvc(project, "init", "--no-scm", "--quiet")
+    projects.run(project, "ingest")
+    for grown in (False, True):
+        if grown:
+            put(tmp_path / "photos", "a/1.png", "b/2.png", "b/3.png")
+        capsys.readouterr()
+        assert cli.main(["pending", "--json", "-C", str(tmp_path)]) == 0
+        found = Pending.of_json(capsys.readouterr().out)
+        assert found.source is grown
+        assert ("ingest" in reasons.told(found)) is grown
+        assert "ingest" not in found.stages  # by which a retraining goes, which has asked the source itself
+
+
+def test_new_rows_go_through_every_stage_and_unknown_ones_are_said_to_be() -> None:
+    idle = pending(register=False)
+    assert reasons.told(idle).endswith("those of the registered model, and the source has no new rows.")
+    every = "ingest, validate, augment, calibrate, train, evaluate, register"
+    assert reasons.told(replace(idle, source=True)) == f"To be done: {every}. Why: the source may hold new rows."
+    unknown = "whether there are new rows is not known: the source did not answer in 5 s."
+    for known in (idle, pending("evaluate")):
+        assert reasons.told(replace(known, source=None)).endswith(f"; {unknown}")
+
+
+def test_the_dry_run_names_every_stage_that_it_measures(tmp_path: Path) -> None:
+    project = projects.make(tmp_path, train=VAE)
+    dag.dvc(project, "init", "--no-scm", "--quiet")
+    (tmp_path / "dvc.yaml").write_text(dag.document(project))
+    stages = run.plan(project, new=True)
+    assert stages == ["ingest", "validate", "augment", "calibrate", "train", "evaluate", "register"]
+    assert run.plan(project, new=False) == stages[1:]
 
 
 def test_with_nothing_to_do_a_retraining_ends_as_unchanged() -> None:

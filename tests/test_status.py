@@ -21,6 +21,7 @@ from genpipe.champion import ledger
 from genpipe.errors import RegistryError, ServerError, StageError
 from genpipe.project import Project
 from genpipe.records import registry, tracking
+from genpipe.stages import ingest
 from genpipe.watching import journal
 from genpipe.watching import status as looking
 from tests import projects
@@ -135,7 +136,7 @@ def test_a_source_that_does_not_answer_is_not_waited_for(
     (tmp_path / "kinds").mkdir()
     (tmp_path / "kinds" / "far.py").write_text(FAR)
     monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path / "kinds")])
-    monkeypatch.setattr(looking, "SOURCE_SECONDS", 0.3)
+    monkeypatch.setattr(ingest, "SOURCE_SECONDS", 0.3)
     ended = Event()
     with serving({"/rows": lambda _: ended.wait(60) and None}) as (address, _):
         (fresh.root / "params.yaml").write_text(f"ingest: {{source: {{kind: far, url: '{address}/rows'}}}}")

@@ -95,7 +95,7 @@ def edit(file: Path) -> None:
 
 def test_another_installed_code_is_seen_by_dvc_and_recorded_by_a_run(project: Installed, edited: Path) -> None:
     edit(edited / "vae.py")
-    assert "would run: train, evaluate." in project.run("genpipe", "run", "--dry-run").stdout
+    assert "would run: train, evaluate, register." in project.run("genpipe", "run", "--dry-run").stdout
     assert "the code of train that is installed" in project.run("genpipe", "stage", "train", code=2).stderr
     assert "up to date" in project.run("dvc", "repro").stdout  # which goes by the record
 

@@ -12,9 +12,12 @@ from genpipe.config import Choice, Field, Plugin, plain, settings
 from genpipe.data import cache, dataset
 from genpipe.data.dataset import Stored
 from genpipe.data.stamps import Stamps
+from genpipe.deadlines import within
 from genpipe.errors import DataError, OutOfReachError, RemoteError, StageError
 from genpipe.files import write_json
 from genpipe.project import Project
+
+SOURCE_SECONDS = 5.0  # for an answer of a source, which may be a server, or a folder of the network
 
 
 @settings
@@ -99,6 +102,14 @@ def pending(project: Project) -> bool:
     if not (project.root / "data.dvc").exists() or not noted.exists():
         return True
     return bool(json.loads(noted.read_text(encoding="utf-8")) != seen(cfg, project))
+
+
+def asked(project: Project) -> bool | None:
+    """As `pending`, for somebody who waits: None where the source has not answered in SOURCE_SECONDS."""
+    try:
+        return within(SOURCE_SECONDS, lambda: pending(project))
+    except TimeoutError:
+        return None
 
 
 def seen(cfg: Config, project: Project) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,34 @@ from genpipe import __version__, dag, installed, locks
 from genpipe.data.dataset import Stored
 from genpipe.project import Project
 from genpipe.records import registry, tracking
-from genpipe.stages import check, register
+from genpipe.stages import check, ingest, register
 from genpipe.unattended.pending import Pending
 
+ROWS = "the source may hold new rows"
 SHOWN = 6  # settings, or files of code, that a reason names
 
 
 def show(directory: Path, *, as_json: bool) -> None:
-    """Print what is to be done, and why."""
+    """Print what is to be done, and why, new rows of the source among it."""
     project = Project.find(directory)
     with locks.working(project, "genpipe pending"):  # asking the registry tidies up after a killed promotion
-        found = pending(project)
-    if as_json:
-        print(found.json())
-    elif not found.any:
-        print("Nothing: data, settings and code are those of the registered model.")
-    else:
+        found = replace(pending(project), source=ingest.asked(project))
+    print(found.json() if as_json else told(found))
+
+
+def told(found: Pending) -> str:
+    """In a sentence; rows that the source may hold would go through every stage, whatever DVC says before they do."""
+    unknown = f"whether there are new rows is not known: the source did not answer in {ingest.SOURCE_SECONDS:g} s"
+    if found.source:
+        names = ["ingest", *dag.with_downstream(["data.dvc"]), "register"]
+        why = "; ".join([ROWS, *found.reasons])
+    elif found.any:
         names = [*found.stages, *(["register"] if found.register else [])]
-        print(f"To be done: {', '.join(names)}. Why: {found.why}.")
+        why = "; ".join([*found.reasons, *([unknown] if found.source is None else [])])
+    else:
+        nothing = "Nothing: data, settings and code are those of the registered model"
+        return f"{nothing}; {unknown}." if found.source is None else f"{nothing}, and the source has no new rows."
+    return f"To be done: {', '.join(names)}. Why: {why}."
 
 
 def pending(project: Project) -> Pending:

@@ -11,7 +11,6 @@ from typing import Any
 
 from genpipe import dag, locks
 from genpipe.champion import ledger
-from genpipe.deadlines import within
 from genpipe.errors import GenpipeError
 from genpipe.evaluation.scores import logged_name
 from genpipe.metrics import SCORES
@@ -27,7 +26,6 @@ SHOWN = 5  # runs of each kind
 SHOWN_PARTS = ("value", "low", "high")  # of a score
 ORIGIN, PREFIX = ("config", "remote.origin.url"), ("rev-parse", "--show-prefix")  # as git is asked for them
 PATIENCE_SECONDS = 30  # with DVC, which on large data may read much
-SOURCE_SECONDS = 5.0  # with a source, which may be a server, or a folder of the network
 VANISHED = Failure(
     "Killed",
     "its process is gone without a word: it was killed, or the machine went down",
@@ -170,11 +168,9 @@ def changes(project: Project) -> Part:
     """
     if any(lock["alive"] for lock in held(project)):
         return {"at_work": True, "source": None, "stages": None}
-    stale, unknown = {*dag.changed(project, within_seconds=PATIENCE_SECONDS), *dag.outdated(project)}, {}
-    try:
-        new = within(SOURCE_SECONDS, lambda: ingest.pending(project))
-    except TimeoutError:
-        new, unknown = None, {"unknown": f"the source did not answer in {SOURCE_SECONDS:g} s"}
+    stale = {*dag.changed(project, within_seconds=PATIENCE_SECONDS), *dag.outdated(project)}
+    new = ingest.asked(project)
+    unknown = {"unknown": f"the source did not answer in {ingest.SOURCE_SECONDS:g} s"} if new is None else {}
     stages = dag.with_downstream(stale | ({"data.dvc"} if new else set()))
     return {"at_work": False, "source": new, "stages": stages, **unknown}
 

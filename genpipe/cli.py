@@ -64,7 +64,8 @@ def parser() -> argparse.ArgumentParser:
     add_watching(add)
     add("recipes", "list the ready sets of settings", command_recipes)
     add("generators", "list the kinds of models, with what each can do", command_generators)
-    add("config", "list every key of params.yaml and mlflow.yml with type, default and meaning", command_config)
+    config = add("config", "list the keys of params.yaml and mlflow.yml with type, default and meaning", command_config)
+    config.add_argument("start", metavar="START", nargs="?", default="", help="list those that begin so: train.opt")
     pending = add("pending", "tell what a run would do, and why: new data, settings, code", command_pending)
     pending.add_argument("--json", action="store_true", help="as JSON")
     add(
@@ -135,7 +136,8 @@ def add_promotions(add: Callable[..., argparse.ArgumentParser]) -> None:
     what = "a file or folder, a version (3, champion, models:/NAME/3), or the beginning of a digest"
     lineage.add_argument("what", metavar="WHAT", help=what)
     lineage.add_argument("--json", action="store_true", help="all of it, as JSON")
-    add("history", "list which version was champion, since when, by whom and why", command_history)
+    history = add("history", "list which version was champion, since when, by whom and why", command_history)
+    history.add_argument("--json", action="store_true", help="all of it, as JSON")
 
 
 def add_compare(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -203,7 +205,7 @@ def command_rollback(arguments: argparse.Namespace) -> None:
 def command_history(arguments: argparse.Namespace) -> None:
     from genpipe.champion import promotion
 
-    promotion.history(arguments.directory)
+    promotion.history(arguments.directory, as_json=arguments.json)
 
 
 def command_lineage(arguments: argparse.Namespace) -> None:
@@ -277,7 +279,7 @@ def command_generators(arguments: argparse.Namespace) -> None:
 def command_config(arguments: argparse.Namespace) -> None:
     from genpipe import catalogue
 
-    catalogue.show_config()
+    catalogue.show_config(arguments.start)
 
 
 def command_pending(arguments: argparse.Namespace) -> None:

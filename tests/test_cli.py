@@ -142,22 +142,34 @@ def test_the_recipes_are_valid_and_the_root_is_the_project_of_digits_gan(tmp_pat
     assert yaml.safe_load((ROOT / "params.yaml").read_text()) == yaml.safe_load(found["digits-gan"].read_text())
 
 
+@pytest.mark.parametrize("columns", ["", "80"])
 @pytest.mark.parametrize("command", ["recipes", "generators", "config"])
 def test_catalogues_list_what_there_is(
-    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    command: str, columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
     assert cli.main([command]) == 0
     printed = capsys.readouterr().out
     wanted = {
-        "recipes": ("digits-gan", "Expect about"),
+        "recipes": ("digits-gan", "  Expect about"),
         "generators": ("gan", "truncation", "vae", "temperature"),
         "config": (
             "train.optimizer.lr",
             "train.generator.latent_dim",
-            "augment.test",
-            "evaluate.draws",
-            "mlflow.yml: gate.margin",
+            "ingest.source.download.timeout_seconds",
+            "mlflow.yml: server.mlflow_tracking_uri",
+            "sqlite:///mlflow.db",
         ),
     }
     assert [word for word in wanted[command] if word not in printed] == []
+    assert not columns or max(map(len, printed.splitlines())) <= int(columns)
+
+
+def test_config_takes_the_beginning_of_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "train.optimizer.l"]) == 0
+    assert capsys.readouterr().out == "train.optimizer.lr  float = 0.0003  learning rate at its highest\n"
+    assert cli.main(["config", "gate.m"]) == 0
+    assert capsys.readouterr().out.startswith("mlflow.yml: gate.margin  float = 0.25  share of")
+    assert cli.main(["config", "trian"]) == 2
+    assert "no key begins with 'trian'; the first words of keys are ingest, validate" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """promote, rollback and history as commands: only a version that is whole, sampled and committed becomes champion."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from genpipe import cli
 from genpipe.champion import ledger
+from genpipe.champion.verdict import Verdict
 from genpipe.code import carried_digest
 from genpipe.project import Project
 from genpipe.records import registry
@@ -86,12 +86,42 @@ def test_versions_are_promoted_rolled_back_and_listed(project: Project, capsys: 
         "genpipe: version 2 is champion, in place of version 3",
         "genpipe: version 3 is champion again, in place of version 2",
     ]
-    genpipe(project, "history")
-    rows = [re.split(r"\s*[│┃]\s*", line)[1:-1] for line in capsys.readouterr().out.splitlines() if "│" in line]
-    assert [row[1:4] for row in rows] == [
-        ["promoted", "1", "none"], ["promoted", "3", "1"], ["promoted", "2", "3"], ["rolled back", "3", "2"]
+    genpipe(project, "history", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert [(move["kind"], move["version"], move["replaced"]) for move in told["moves"]] == [
+        ("promoted", 1, None), ("promoted", 3, 1), ("promoted", 2, 3), ("rolled back", 3, 2)
     ]  # fmt: skip
-    assert (rows[0][5], rows[3][5]) == ("the first that is sharp", "colours are off")
+    assert (told["name"], told["moves"][3]["why"]) == (NAME, "colours are off")
+
+
+def test_the_history_says_why_and_what_the_gate_had_said_at_any_width(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Verdict("kept", "better", (), ("It is not shown to be better.",))
+    register(project)
+    register(project, **kept.tags())
+    genpipe(project, "promote", "1", "--why", "the first [that] is sharp")
+    genpipe(project, "promote", "2", "--why", "rounder " * 12)
+    genpipe(project, "rollback")
+    capsys.readouterr()
+    monkeypatch.delenv("COLUMNS")
+    genpipe(project, "history")
+    first, *lines = (line[18:] for line in capsys.readouterr().out.splitlines()[1:])
+    by = first.partition(" by ")[2]
+    assert [first, *lines] == [
+        f"version 1, promoted by {by}",
+        "why: the first [that] is sharp",
+        "without a verdict of the gate",
+        f"version 2, in place of version 1, promoted by {by}",
+        f"why: {'rounder ' * 12}".rstrip(),
+        f"against the gate's verdict: {kept.title}",
+        f"version 1, in place of version 2, rolled back by {by}",
+    ]
+    monkeypatch.setenv("COLUMNS", "60")
+    genpipe(project, "history")
+    folded = capsys.readouterr().out
+    assert max(map(len, folded.splitlines())) <= 60
+    assert " ".join(line[18:] for line in folded.splitlines()[1:]).split() == " ".join([first, *lines]).split()
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,17 @@ must draw samples from them in a fresh process.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from textwrap import shorten
 
 import numpy as np
 import yaml
-from rich.console import Console
-from rich.table import Column, Table
+from rich.console import RenderableType
+from rich.markup import escape
 
+from genpipe import terminal
 from genpipe.champion import contestants, ledger, versions
-from genpipe.champion.verdict import of_tags
+from genpipe.champion.verdict import Verdict, of_tags
 from genpipe.data.arrays import DataSpec
 from genpipe.drawing import about, labels_of
 from genpipe.errors import RegistryError
@@ -24,7 +25,6 @@ from genpipe.records.registry import EVALUATION, ModelVersion
 from genpipe.records.tracking import COMMIT, DIRTY
 
 PROBED, PROBE_SECONDS = 4, 900.0  # samples that a version must give, and how long a busy machine may take for them
-SHOWN = 100  # characters of a verdict in the table; all of it stands in the version's description
 
 
 def promote(directory: Path, word: str, why: str, *, allow_dirty: bool) -> None:
@@ -37,9 +37,15 @@ def promote(directory: Path, word: str, why: str, *, allow_dirty: bool) -> None:
         refuse_uncommitted(project, version)
     refuse_untrusted(project, version)
     verdict = of_tags(version.tags)
-    said = f"the gate: {verdict.title}" if verdict else ""
-    event = ledger.promote(project, version, why=why, verdict=said, compared_with=champion)
+    event = ledger.promote(project, version, why=why, verdict=of_gate(verdict), compared_with=champion)
     print(f"{version.name}: version {event.version} is champion{in_place_of(event)}")
+
+
+def of_gate(verdict: Verdict | None) -> str:
+    """How a promotion by hand stands to what the gate had said of the version."""
+    if verdict is None:
+        return "without a verdict of the gate"
+    return f"{'' if verdict.outcome == 'promoted' else 'against '}the gate's verdict: {verdict.title}"
 
 
 def rollback(directory: Path, why: str) -> None:
@@ -53,20 +59,26 @@ def in_place_of(event: ledger.Event) -> str:
     return f", in place of version {event.replaced}" if event.replaced else ""
 
 
-def history(directory: Path) -> None:
+def history(directory: Path, *, as_json: bool) -> None:
     """Print every move of the champion, oldest first."""
     project = Project.find(directory)
     past, name = ledger.reconcile(project), project.mlflow.registry.name
-    if not past:
+    if as_json:
+        moves = [{**asdict(event), "at": event.at.isoformat()} for event in past]
+        print(json.dumps({"name": name, "moves": moves}, indent=2, ensure_ascii=False))
+    elif not past:
         print(f"{name}: no version has been champion yet")
-        return
-    columns = ("what", "version", "in place of", "by", "why", "verdict")
-    table = Table(Column("when (UTC)", no_wrap=True), *columns, title=f"Champions of {name}", title_justify="left")
-    for event in past:
-        numbers = (str(number or "none") for number in (event.version, event.replaced))
-        verdict = shorten(event.verdict, SHOWN, placeholder=" …")
-        table.add_row(f"{event.at:%Y-%m-%d %H:%M}", event.kind, *numbers, event.by, event.why, verdict)
-    Console().print(table, highlight=False)
+    else:
+        terminal.show(f"[bold]Champions of {name}[/bold] (times in UTC)", *map(told, past))
+
+
+def told(event: ledger.Event) -> RenderableType:
+    """When and how the champion moved; below it why, and what the gate had said."""
+    version = f"version {event.version}" if event.version else "no version"
+    by = f" by {event.by}" if event.by else ""
+    why = [f"why: {event.why}"] if event.why else []
+    lines = [f"{version}{in_place_of(event)}, {event.kind}{by}", *why, *([event.verdict] if event.verdict else [])]
+    return terminal.beside(f"{event.at:%Y-%m-%d %H:%M}", *map(escape, lines))
 
 
 def refuse_untrusted(project: Project, version: ModelVersion) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
-from genpipe import revisions
+from genpipe import revisions, terminal
 from genpipe.data.difference import Rows, compare
 from genpipe.data.keys import spelt
 from genpipe.project import Project
@@ -51,13 +50,9 @@ def show(directory: Path, old: str, new: str, *, as_json: bool) -> None:
         json.dump({**sides, **parts, "quarantine_unknown": unknown}, sys.stdout, indent=1)
         print()
         return
-    console = Console()
-    console.print(
-        f"{after.about.name}: {len(before.rows):,} examples in {old}, {len(after.rows):,} in {new}", highlight=False
-    )
-    console.print(table(found, old, new))
-    for name, missing in unknown.items():
-        console.print(f"Which rows were set aside in {name} is not known: {missing}.")
+    about = f"{after.about.name}: {len(before.rows):,} examples in {old}, {len(after.rows):,} in {new}"
+    missed = (f"Which rows were set aside in {name} is not known: {missing}." for name, missing in unknown.items())
+    terminal.show(about, table(found, old, new), *missed)
 
 
 def summary(revision: Revision) -> dict[str, object]:

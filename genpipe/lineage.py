@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
-from rich.table import Table
-from rich.tree import Tree
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Column, Table
 
-from genpipe import dag
+from genpipe import dag, terminal
 from genpipe.champion import ledger
 from genpipe.champion.verdict import of_tags
 from genpipe.data.dataset import Stored
@@ -27,8 +27,11 @@ from genpipe.project import Project
 from genpipe.records import registry, tracking
 from genpipe.records.registry import EVALUATION, ModelVersion, digest_of
 from genpipe.records.tracking import COMMIT, DATASET, DIRTY, FILES, ROWS, TRAINING, VERSION
+from genpipe.terminal import Line, Unbroken
+from genpipe.watching import ages
 
 SHORT, IN_TABLE = 12, 8  # digits of a digest in the terminal; so many are enough to ask by
+COLUMNS = ("version", "data", "commit", "training", "model", "evaluation")
 SHORTEST = 6  # digits of a digest that is asked by its beginning
 NAMED = {
     ROWS: "data",
@@ -64,9 +67,9 @@ def show(directory: Path, what: str, *, as_json: bool) -> None:
         json.dump({"asked": found.asked, "samples": found.samples, "versions": traced}, sys.stdout, indent=2)
         print()
     elif len(traced) == 1:
-        Console().print(tree(traced[0], found), highlight=False, soft_wrap=True)
+        terminal.show(*page(traced[0], found))
     else:
-        Console().print(table(found.asked, traced), highlight=False)
+        terminal.show(table(found.asked, traced))
 
 
 # What is asked for
@@ -193,47 +196,48 @@ def revision_of(project: Project, tags: Mapping[str, str]) -> str | None:
 # How it is shown
 
 
-def tree(traced: Mapping[str, Any], found: Found) -> Tree:
+def page(traced: Mapping[str, Any], found: Found) -> Iterator[RenderableType]:
     """One version with all that belongs to it."""
-    root = Tree(f"[bold]{title(traced)}[/bold]  {traced['version']['page']}")
-    for name, text in lines(traced):
-        root.add(f"{name:11}{text}")
-    if found.samples:
-        drawn = found.samples
-        root.add(f"{'samples':11}{len(drawn['samples'])}, seed {drawn['seed']}, {settings_of(drawn['sampling'])}")
-    return root
+    yield f"[bold]{escape(title(traced))}[/bold]"
+    for name, parts in lines(traced):
+        yield terminal.beside(name, *parts)
+    if drawn := found.samples:
+        text = f"{len(drawn['samples'])}, seed {drawn['seed']}, {settings_of(drawn['sampling'])}"
+        yield terminal.beside("samples", text)
 
 
-def lines(traced: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def lines(traced: Mapping[str, Any]) -> Iterator[tuple[str, list[Line]]]:
+    """What is known of each part; an address has a line of its own."""
     data, code, training = traced["data"], traced["code"], traced["training"]
     named = f"{data['name']}, {data['rows']:,} rows, " if "name" in data else ""
-    yield "data", f"{named}{short(data['digest'])}, files {short(data['files'])}, {brought_by(data)}"
+    yield "page", [Unbroken(traced["version"]["page"])]
+    yield "data", [f"{escape(named)}{short(data['digest'])}, files {short(data['files'])}", brought_by(data)]
     if "licence" in data:
-        yield "licence", f"{data['licence']}; {data['source']}"
-    state = {True: "all of it committed", False: "with changes that were not committed", None: ""}[code["committed"]]
+        yield "licence", [escape(f"{data['licence']}; {data['source']}")]
+    state = {True: ", all of it committed", False: ", with changes that were not committed", None: ""}
     ran = f", genpipe {code['genpipe']}" if code["genpipe"] else ""
-    yield "code", f"commit {short(code['commit'])} {state}".strip() + ran
+    yield "code", [f"commit {short(code['commit'])}{state[code['committed']]}{ran}"]
     if settings := traced["settings"]:
         chosen = {key: settings[key] for key in ("generator.kind", "steps", "seed") if key in settings}
-        yield "settings", f"{settings_of(chosen)}; all {len(settings)} of them in the run"
-    yield "training", f"{short(training['digest'])}  {training['page'] or 'its run has been deleted'}"
-    yield "model", short(traced["model"]["digest"])
-    yield (
-        "evaluation",
-        f"{short(traced['evaluation']['digest'])} by evaluator {short(traced['evaluation']['evaluator'])}",
-    )
-    if traced["gate"]:
-        yield "gate", f"{traced['gate']['outcome']}: {' '.join(traced['gate']['reasons'])}"
+        yield "settings", [f"{settings_of(chosen)}; all {len(settings)} of them in the run"]
+    run = Unbroken(training["page"]) if training["page"] else "its run has been deleted"
+    yield "training", [short(training["digest"]), run]
+    yield "model", [short(traced["model"]["digest"])]
+    evaluation = traced["evaluation"]
+    yield "evaluation", [f"{short(evaluation['digest'])} by evaluator {short(evaluation['evaluator'])}"]
+    if gate := traced["gate"]:
+        yield "gate", [escape(text) for text in (gate["title"], *gate["reasons"])]
     for move in traced["promotions"]:
         by = f" by {move['by']}" if move["by"] else ""
-        yield "champion", f"{move['kind']} {move['at'][:16].replace('T', ' ')} UTC{by} {move['why']}".strip()
+        why = f": {move['why']}" if move["why"] else ""
+        yield "champion", [escape(f"{move['kind']} {ages.clock(move['at'])}{by}{why}")]
 
 
 def table(asked: str, traced: list[dict[str, Any]]) -> Table:
     """Several versions, a line each; a plus sign stands for changes that were not committed."""
-    found = Table(title=f"{len(traced)} versions of {traced[0]['version']['name']} with {asked}", title_justify="left")
-    for column in ("version", "data", "commit", "training", "model", "evaluation"):
-        found.add_column(column, no_wrap=True)
+    columns = (Column(name, overflow="fold") for name in COLUMNS)
+    about = f"{len(traced)} versions of {traced[0]['version']['name']} with {asked}"
+    found = Table(*columns, title=about, title_justify="left")
     for one in traced:
         version = one["version"]
         digests = [one["data"]["digest"] or one["data"]["files"], one["code"]["commit"]]

@@ -1,6 +1,7 @@
 """lineage: from any file, version or digest to all that belongs to it, and back, in MLflow's registry and in git."""
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -185,17 +186,23 @@ def test_a_word_that_names_nothing_or_too_much_is_told(project: Project, capsys:
     assert "'abcdef' is the beginning of several digests: evaluation abcdef2…, evaluation abcdef1…" in told
 
 
-def test_the_terminal_shows_one_version_as_a_tree_and_several_as_a_table(
+def test_the_terminal_shows_one_version_as_a_page_and_several_as_a_table(
     made: tuple[Project, list[str], list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, commits, digests = made
     monkeypatch.setenv("COLUMNS", "160")
     assert cli.main(["lineage", "champion", "-C", str(project.root)]) == 0
     printed = capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "50")
+    assert cli.main(["lineage", "champion", "-C", str(project.root)]) == 0
+    assert capsys.readouterr().out.split() == printed.split()
     assert "genpipe version 2 (champion)" in printed
     assert f"squares, 3 rows, {digests[1][:12]}" in printed
     assert f"data.dvc of commit {commits[1][:12]}" in printed
+    assert f"commit {commits[1][:12]}, all of it committed, genpipe" in printed
     assert "generator.kind gan, steps 30, seed 2; all 4 of them in the run" in printed
+    assert re.search(r"promoted [-0-9]+ [0-9:]+ UTC by .+: sharper$", printed, re.MULTILINE)
+    monkeypatch.setenv("COLUMNS", "160")
     assert cli.main(["lineage", digests[1], "-C", str(project.root)]) == 0
     printed = capsys.readouterr().out
     assert f"versions of genpipe with data {digests[1][:12]}" in printed

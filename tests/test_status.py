@@ -185,7 +185,7 @@ def test_the_last_trainings_have_state_steps_and_the_reason_of_a_failure(
     assert (failed["name"], failed["state"], failed["done"], failed["steps"]) == ("gan-2", "FAILED", 40, 200)
     assert (failed["reason"], finished["reason"]) == ("gan-2 has diverged", None)
     assert "gan-2 FAILED" in status(project, capsys)
-    assert "40 of 200 steps gan-2 has diverged" in status(project, capsys)
+    assert "200 of 200 steps gan-2: gan-2 has diverged" in status(project, capsys)
 
 
 def test_another_experiment_on_the_same_store_is_not_made(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,6 +202,16 @@ def test_a_failed_run_is_told_with_its_stage_cause_and_remedy(
     page = status(fresh, capsys)
     assert "Last run failed in augment" in page
     assert f"cause: StageError: dvc has [no] cache remedy: {' '.join(StageError.remedy.split())}" in page
+
+
+def test_the_id_and_the_page_of_a_run_can_be_copied_from_a_narrow_terminal(
+    fresh: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    number = "dc0caf7a-f690-4147-813f-1b6f25fac0de"
+    page = f"http://127.0.0.1:4200/runs/flow-run/{number}"
+    with journal.recorded(fresh, "genpipe run", number, page):
+        assert f"flow run: {number} {page}" in status(fresh, capsys)
 
 
 def test_a_killed_run_ended_without_a_word_and_its_lock_is_nobodys(

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from genpipe import terminal
 from genpipe.champion import contestants, gate, ledger
 from genpipe.champion.contestants import Contestant
 from genpipe.metrics import SCORES
@@ -86,4 +86,4 @@ def show(one: Contestant, other: Contestant, found: Sequence[Row]) -> None:
         interval = f"{row.low:+.4g} to {row.high:+.4g}"
         values = (f"{row.first:.4g}", f"{row.second:.4g}", f"{row.difference:+.4g}", interval)
         table.add_row(row.title, *values, row.better)
-    Console().print(table, highlight=False)
+    terminal.show(table)

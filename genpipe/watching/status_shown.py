@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from genpipe import terminal
 from genpipe.metrics import SCORES
 from genpipe.project import Project
+from genpipe.terminal import Line, Unbroken
 from genpipe.unattended import origin
 from genpipe.watching import ages, status
 from genpipe.watching.status import Ask, Part
@@ -32,16 +34,13 @@ def show(directory: Path, ask: Ask | None, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
-        Console().print(page(found), highlight=False)
+        terminal.show(*page(found))
     return 1 if status.faults(found) else 0
 
 
-def page(found: Mapping[str, Any]) -> Table:
+def page(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     """Each part with its name beside it."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column()
-    grid.add_row("Project", found["project"])
+    yield terminal.beside("Project", Unbroken(found["project"]))
     for name, part, lines in (
         ("Champion", "champion", champion_lines),
         ("Last run", "runs", run_lines),
@@ -52,25 +51,23 @@ def page(found: Mapping[str, Any]) -> Table:
         ("Flow runs", "schedule", flow_run_lines),
     ):
         content = found[part] | {"here": found["project"]}
-        shown = fault_lines(content) if "fault" in content else lines(content)
-        if parts := list(shown):
-            grid.add_row(name, Group(*parts))
-    return grid
+        if shown := list(fault_lines(content) if "fault" in content else lines(content)):
+            yield terminal.beside(name, *shown)
 
 
-def fault_lines(part: Part) -> Iterator[RenderableType]:
+def fault_lines(part: Part) -> Iterator[Line]:
     yield f"[red]can't be told:[/red] {escape(part['fault'])}"
     yield f"[bold]remedy:[/bold] {escape(part['remedy'])}"
 
 
-def champion_lines(part: Part) -> Iterator[RenderableType]:
+def champion_lines(part: Part) -> Iterator[Line]:
     challenger = f"; challenger: version {part['challenger']}" if part["challenger"] else ""
     if part["version"] is None:
         yield f"none of {escape(part['name'])} yet{challenger}"
         return
     yield f"[green]{escape(part['name'])} version {part['version']}[/green]{escape(moved(part))}{challenger}"
     if part["why"]:
-        yield escape(part["why"])
+        yield f"[bold]why:[/bold] {escape(part['why'])}"
     if part["scores"]:
         yield score_table(part["scores"])
 
@@ -91,7 +88,7 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def run_lines(part: Part) -> Iterator[RenderableType]:
+def run_lines(part: Part) -> Iterator[Line]:
     if not part["last"]:
         yield "none yet; `genpipe run` begins one"
         return
@@ -103,8 +100,10 @@ def run_lines(part: Part) -> Iterator[RenderableType]:
         named = "" if failure["error"] in TOLD_BY_CAUSE else f"{failure['error']}: "
         yield Text.assemble(("cause: ", "bold"), named, failure["cause"])
         yield Text.assemble(("remedy: ", "bold"), failure["remedy"])
+    if last["flow_run"]:
+        yield f"[bold]flow run:[/bold] {escape(last['flow_run'])}"
     if last["page"]:
-        yield escape(last["page"])
+        yield Unbroken(last["page"])
     if last["place"] != part["here"]:
         yield f"in {escape(last['place'])}"
     if earlier:
@@ -120,7 +119,7 @@ def how_long(run: Part) -> str:
     return f"{at}, begun {ages.since(run['begun'])} ({run['purpose']})"
 
 
-def lock_lines(part: Part) -> Iterator[RenderableType]:
+def lock_lines(part: Part) -> Iterator[Line]:
     if not part["held"]:
         yield "nobody"
     for lock in part["held"]:
@@ -132,7 +131,7 @@ def lock_lines(part: Part) -> Iterator[RenderableType]:
             yield f"nobody: {escape(who)} ({escape(lock['purpose'])}) was killed; its note stops no other run"
 
 
-def change_lines(part: Part) -> Iterator[RenderableType]:
+def change_lines(part: Part) -> Iterator[Line]:
     if part["at_work"]:
         yield "not asked while somebody works here"
         return
@@ -145,7 +144,7 @@ def change_lines(part: Part) -> Iterator[RenderableType]:
         yield "nothing: source, data, settings and code are as they were"
 
 
-def schedule_lines(part: Part) -> Iterator[RenderableType]:
+def schedule_lines(part: Part) -> Iterator[Line]:
     if not part["declared"]:
         yield "no deployment is declared (prefect.yaml)"
     known = {one["name"]: one for one in part["deployments"]}
@@ -184,27 +183,28 @@ def rule(schedules: list[Part]) -> str:
     return ", ".join(told) or "no schedule"
 
 
-def training_lines(part: Part) -> Iterator[RenderableType]:
+def training_lines(part: Part) -> Iterator[Line]:
     if not part["last"]:
         yield "none yet"
         return
     table = Table.grid(padding=(0, 2))
     for run in part["last"]:
         steps = f"{run['done']:,} of {run['steps']:,} steps" if run["steps"] else f"{run['done']:,} steps"
-        name, reason = escape(run["name"]), escape(run["reason"] or "")
-        table.add_row(name, coloured(run["state"]), ages.since(run["begun"]), steps, reason)
+        table.add_row(escape(run["name"]), coloured(run["state"]), ages.since(run["begun"]), steps)
     yield table
+    yield from (f"{escape(run['name'])}: {escape(run['reason'])}" for run in part["last"] if run["reason"])
 
 
-def flow_run_lines(part: Part) -> Iterator[RenderableType]:
+def flow_run_lines(part: Part) -> Iterator[Line]:
     if not part["runs"]:
         return
     table = Table.grid(padding=(0, 2))
     for run in part["runs"]:
         begun = ages.since(run["begun"]) if run["begun"] else ""
-        message = run["message"] if run["state"] != "Completed" else ""
-        table.add_row(escape(f"{run['deployment']}/{run['name']}"), coloured(run["state"]), begun, escape(message))
+        table.add_row(escape(f"{run['deployment']}/{run['name']}"), coloured(run["state"]), begun)
     yield table
+    untold = [run for run in part["runs"] if run["state"] != "Completed" and run["message"]]
+    yield from (f"{escape(run['name'])}: {escape(run['message'])}" for run in untold)
 
 
 def coloured(state: str) -> Text:

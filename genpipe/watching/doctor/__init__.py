@@ -88,19 +88,17 @@ def broken(about: str, error: ImportError) -> Finding:
 
 def show(found: Sequence[Finding]) -> None:
     """A line a finding, its remedy below it, and the counts; what is amiss comes last, where the eye is."""
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column()
+    from genpipe import terminal
+
+    columns = Column(no_wrap=True), Column(style="bold", no_wrap=True), Column(overflow="fold")
+    grid = Table.grid(*columns, padding=(0, 2))
     for finding in sorted(found, key=lambda finding: list(COLOURS).index(finding.state)):
         remedy = f"\n[bold]remedy:[/bold] {escape(finding.remedy)}" if finding.remedy else ""
         state = f"[{COLOURS[finding.state]}]{finding.state}[/]"
         grid.add_row(state, finding.about, escape(finding.text) + remedy)
     counts = Counter(finding.state for finding in found)
-    console = Console()
-    console.print(grid, highlight=False)
-    console.print(", ".join(f"[{COLOURS[state]}]{counts[state]} {state}[/]" for state in COLOURS if counts[state]))
+    told = ", ".join(f"[{COLOURS[state]}]{counts[state]} {state}[/]" for state in COLOURS if counts[state])
+    terminal.show(grid, told)

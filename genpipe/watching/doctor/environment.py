@@ -92,7 +92,7 @@ def device() -> Iterator[Finding]:
         remedy = "see what `nvidia-smi` says: the driver may be older than this build of torch asks for"
         yield Finding("GPU", "warning", f"there is a driver, but torch sees no GPU ({built})", remedy)
     else:
-        yield Finding("GPU", "ok", f"none ({built})")
+        yield Finding("GPU", "ok", f"none: CPU only ({built})")
     amx = torch.cpu.get_capabilities().get("amx_bf16", False)
     yield Finding("CPU", "ok", f"{os.cpu_count()} cores, {'bf16 by AMX' if amx else 'no AMX, so fp32 pays'}")
 

@@ -15,20 +15,25 @@ from genpipe.stages import check
 from tasks import stages
 
 
-def without_traceback(record: logging.LogRecord) -> bool:
-    """An error that a user can mend is told in words; the engine would print how it came up through it, twice.
+def worth_a_line(record: logging.LogRecord) -> bool:
+    """Whether a record of Prefect's engine says anything that is not said by the stage, or by whoever began the run.
 
-    Control-C is no crash to whoever has pressed it, and is told once, when the run has ended.
+    An error that a user can mend is told in words, once; the engine would add how it came up through it, at each level.
+    Control-C is no crash to whoever has pressed it, and is told when the run has ended.
     """
-    if record.exc_info and isinstance(record.exc_info[1], GenpipeError):
-        record.exc_info = None
-    return INTERRUPTED not in record.getMessage()
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, GenpipeError):
+        said, error.said = error.said, True
+        record.msg, record.args, record.exc_info = f"{type(error).__name__}: {error}", (), None
+        return not said
+    return not record.getMessage().startswith(REPEATS) and INTERRUPTED not in record.getMessage()
 
 
-INTERRUPTED = "Execution was aborted by an interrupt signal"  # as Prefect says it, four times
+INTERRUPTED = "Execution was aborted by an interrupt signal"
+REPEATS = ("Finished in state Failed(", "Finished in state Completed()")
 
 for name in ("prefect.flow_runs", "prefect.task_runs"):
-    logging.getLogger(name).addFilter(without_traceback)
+    logging.getLogger(name).addFilter(worth_a_line)
 
 ORDER = (
     stages.ingest,

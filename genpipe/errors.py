@@ -27,6 +27,7 @@ class GenpipeError(Exception):
     """
 
     remedy: ClassVar[str] = "mend what the message names, then `genpipe run`"
+    said = False  # whether the log of the run has it already
 
     def __str__(self) -> str:
         return without_passwords(super().__str__())
@@ -57,6 +58,12 @@ class ComparisonError(GenpipeError):
     def __init__(self, differences: Sequence[str], what: str = "the figures are of unlike protocols") -> None:
         self.differences = tuple(differences)
         super().__init__("\n".join([f"{what} and are not compared:", *differences]))
+
+
+class TooFewError(DataError):
+    """Fewer held-out examples than the scores need."""
+
+    remedy = "bring more examples, or hold more of them out: raise augment.test (params.yaml), then `genpipe run`"
 
 
 class OutOfReachError(DataError):

@@ -73,7 +73,9 @@ def failure(lines: Sequence[str]) -> StageError:
         return killed(signalled)
     said = [line for line in lines if line.strip() and line != comment]
     own = [number for number, line in enumerate(said) if line.startswith("genpipe: ")]
-    return StageError("\n".join(said[own[-1] :] if own else said[-1:]).removeprefix("genpipe: "))
+    error = StageError("\n".join(said[own[-1] :] if own else said[-1:]).removeprefix("genpipe: "))
+    error.said = True  # it was passed on
+    return error
 
 
 def killed(signalled: int) -> KilledError:

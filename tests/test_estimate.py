@@ -9,7 +9,7 @@ import pytest
 from genpipe import summary
 from genpipe.data import dataset
 from genpipe.data.dataset import Dataset, Stored
-from genpipe.errors import ConfigError, StageError
+from genpipe.errors import ConfigError, StageError, TooFewError
 from genpipe.project import Project
 from genpipe.rehearsal import estimate, measuring, slices
 from genpipe.rehearsal.costs import Cost, Data, Failure, Memory
@@ -121,6 +121,13 @@ def test_every_stage_is_measured_and_nothing_is_left_behind(
     found.free = 10
     summary.show_estimate(found)
     assert "The disk has no room for this run." in capsys.readouterr().out
+
+
+def test_too_few_examples_are_told_from_the_split_that_is_expected(tmp_path: Path) -> None:
+    few = projects.make(tmp_path / "project", evaluate={"held_out_share": 0.1})
+    (tmp_path / "slice").mkdir()
+    with pytest.raises(TooFewError, match=r"a draw has 35 examples and the scores need 65 .* of a test split of 359;"):
+        list(measuring.pieces(few, list(STAGES), tmp_path / "slice"))
 
 
 @pytest.mark.slow

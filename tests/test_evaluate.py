@@ -16,7 +16,7 @@ from genpipe import generators, sampling, training
 from genpipe.config import Choice, plain
 from genpipe.data.arrays import Arrays, DataSpec
 from genpipe.devices import Compute
-from genpipe.errors import ConfigError, DataError
+from genpipe.errors import ConfigError, DataError, TooFewError
 from genpipe.evaluation import cards, report
 from genpipe.evaluation.baseline import draw, draw_by_class
 from genpipe.evaluation.bench import Bench, Plan, Seen
@@ -147,7 +147,7 @@ def test_too_few_held_out_examples_are_told_with_a_remedy(project: Project) -> N
 def test_too_few_held_out_examples_are_told_before_the_training(digits: Path, tmp_path: Path) -> None:
     project = projects.make(tmp_path, train={"generator": "gan"}, evaluate={"held_out_share": 0.1})
     shutil.copytree(digits, project.artifacts / "augment")
-    with pytest.raises(DataError, match=r"a draw has 36 examples and the scores need 65 \(.*of a test split of 360"):
+    with pytest.raises(TooFewError, match=r"a draw has 36 examples and the scores need 65 \(.*of a test split of 360"):
         projects.run(project, "train")
     assert not (project.artifacts / "train").exists()
 

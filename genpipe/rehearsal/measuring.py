@@ -29,7 +29,7 @@ from genpipe.data.batches import RESIDENT_BYTES
 from genpipe.data.cache import Part
 from genpipe.data.dataset import Stored
 from genpipe.errors import ConfigError, DataError, GenpipeError
-from genpipe.evaluation import baseline
+from genpipe.evaluation import baseline, enough
 from genpipe.evaluation.bench import Bench, Seen
 from genpipe.evaluation.evaluator import Evaluator
 from genpipe.files import write_json
@@ -148,6 +148,7 @@ def of_models(project: Project, here: Project, names: list[str]) -> Iterator[Pie
     """Train, calibrate, evaluate and register, from the arrays in `here`."""
     meta = json.loads((here.artifacts / "augment" / "meta.json").read_text(encoding="utf-8"))
     data, cfg = DataSpec.of(meta), project.section("train", train.Config)
+    enough.refuse(project, meta["counts"], len(data.classes))
     with devices.threads(cfg.threads), train.remedies(cfg):
         model = training.new_model(cfg.generator, data, cfg)
         with devices.joined(cfg.device, cfg.precision, training.weights_of(model)) as compute:

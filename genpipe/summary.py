@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from genpipe.evaluation.scores import HEADINGS, lines
+from genpipe.evaluation.report import behind
+from genpipe.evaluation.scores import HEADINGS, lines, scored
+from genpipe.metrics import SCORES
 from genpipe.project import Project
 from genpipe.rehearsal.estimate import Estimate
 
@@ -76,7 +79,10 @@ def show(project: Project, seconds: Mapping[str, float]) -> None:
         console.print(f"\n[bold]Time[/bold] {total:.1f} s: {times}")
     else:
         console.print("Nothing has changed: every stage is up to date, and the model is registered.")
-    console.print(score_table(project))
+    metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
+    console.print(score_table(metrics))
+    if poor := below_baseline(metrics):
+        console.print(f"[yellow]{poor}[/yellow]", highlight=False)
     registered = json.loads((project.state / "registered.json").read_text(encoding="utf-8"))
     name, version, alias = registered["name"], registered["version"], registered["alias"]
     called = f"alias [green]{alias}[/green]" if alias else "without an alias"
@@ -93,9 +99,18 @@ def show(project: Project, seconds: Mapping[str, float]) -> None:
     console.print("        genpipe recipes", highlight=False)
 
 
-def score_table(project: Project) -> Table:
+def below_baseline(metrics: Mapping[str, Any]) -> str:
+    """Of which scores the whole interval is worse than what the baseline makes, in a sentence; empty where of none."""
+    found, quality = scored(metrics), [name for name, score in SCORES.items() if score.better != "like real"]
+    worse = [SCORES[name].noun for name in quality if name in found and behind(name, found[name], "baseline")]
+    if not worse:
+        return ""
+    advice = "; more steps (train.steps) are the first thing to try" if 2 * len(worse) > len(found) else ""
+    return f"Worse than the baseline, beyond the interval: {', '.join(worse)}{advice}."
+
+
+def score_table(metrics: Mapping[str, Any]) -> Table:
     """The scores of metrics.json."""
-    metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
     table = Table(*HEADINGS, title=TITLE, title_justify="left")
     for line in lines(metrics):
         table.add_row(*line)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -155,6 +156,23 @@ def test_a_registry_that_fails_is_named(project: Project, monkeypatch: pytest.Mo
         registry.log_version(Project(project.root), "0" * 32, tmp_path, tmp_path, signature, {})
 
 
+def scores_of(**intervals: tuple[float, float]) -> dict[str, Any]:
+    """metrics.json with these intervals, all beside a baseline of 0.5."""
+    about = {"value": 0.0, "floor": 1.0, "baseline": 0.5}
+    return {"format": 2} | {name: about | {"low": low, "high": high} for name, (low, high) in intervals.items()}
+
+
+def test_the_summary_says_what_is_worse_than_the_baseline_beyond_its_interval() -> None:
+    level = scores_of(frechet_distance=(0.4, 0.9), recall=(0.1, 0.5), near_copies=(0.6, 0.9))
+    assert summary.below_baseline(level) == ""
+    assert summary.below_baseline(scores_of(frechet_distance=(0.4, 0.9), precision=(0.6, 0.7), recall=(0.1, 0.4))) == (
+        "Worse than the baseline, beyond the interval: recall."
+    )
+    poor = scores_of(frechet_distance=(0.6, 0.9), precision=(0.6, 0.7), recall=(0.1, 0.4))
+    told = "Fréchet distance, recall; more steps (train.steps) are the first thing to try."
+    assert summary.below_baseline(poor) == f"Worse than the baseline, beyond the interval: {told}"
+
+
 def test_the_card_and_the_summary_show_the_same_scores(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"value": 8.9914, "low": 6.874, "high": 11.975, "floor": 7.838, "baseline": 9.875}
     metrics = {"format": 2, "frechet_distance": row}
@@ -165,5 +183,5 @@ def test_the_card_and_the_summary_show_the_same_scores(project: Project, capsys:
     assert text[2:5] == [
         "| score | value | interval | real data | baseline |", "|---|---|---|---|---|", f"| {' | '.join(shown)} |",
     ]  # fmt: skip
-    Console(width=120).print(summary.score_table(project))
+    Console(width=120).print(summary.score_table(metrics))
     assert [cell.strip() for cell in capsys.readouterr().out.splitlines()[4].split("│")[1:-1]] == shown

@@ -43,6 +43,20 @@ def test_the_seconds_of_a_stage_are_its_work_and_its_start() -> None:
     assert set(estimate.STARTS) == set(STAGES)
 
 
+def test_the_time_of_rows_that_are_new_is_not_known_and_the_sum_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    known = Estimate(["ingest", "validate", "train"], free=10**9, complete=True)
+    known.take(Cost("validate", 20, "rows"))
+    summary.show_estimate(known)
+    assert "all" not in capsys.readouterr().out  # training is no small part that may lack
+    known.take(Cost("train", 100, "steps"))
+    summary.show_estimate(known)
+    printed = capsys.readouterr().out
+    assert ("all but ingest" in printed, "120 s" in printed, "Not measured: ingest" in printed) == (True, True, True)
+
+
 def test_the_steps_after_warm_up_tell_how_steady_they_are() -> None:
     assert measuring.steadiness([1, 1, 2, 2, 3, 3, 4, 4, 5, 5]) == (1, 3, 5)
     assert measuring.steadiness([2.0]) == (2, 2, 2)

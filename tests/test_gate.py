@@ -47,14 +47,14 @@ def test_the_interval_is_that_of_the_corrected_t_test() -> None:
 
 def test_better_means_the_whole_interval_lies_on_the_good_side() -> None:
     verdict = judged("better", draws([9, 9, 9, 9]))
-    assert verdict.outcome == "promoted"
+    assert verdict.title == "promoted, since it is shown to be better within guards and limits"
     assert verdict.reasons == (
         "Fréchet distance 9 against 11 of version 1: -2 (-3.137 to -0.8632).",
         "Its guards and limits hold: recall, near copies.",
     )
     kept = judged("better", draws([9.8, 9.9, 12.3, 10]))  # lower by 0.5, but not in every draw
     assert kept.outcome == "kept"
-    assert kept.reasons[0].endswith("; a lower one is not shown.")
+    assert kept.reasons[0].endswith("; it is not shown to be lower, since the interval of the difference holds 0.")
     higher = judged("better", draws(THEIRS, recall=[0.95, 0.96, 0.97, 0.96]), Gate(score="recall"))
     assert higher.outcome == "promoted"
     assert judged("better", draws(THEIRS)).outcome == "kept"  # itself once more
@@ -66,7 +66,7 @@ def test_not_worse_must_be_shown_within_the_margin() -> None:
     assert judged("not_worse", mine).outcome == "promoted"
     verdict = judged("not_worse", mine, Gate(margin=0.1))
     assert verdict.outcome == "kept"
-    assert "at most 1.1 more is not shown" in verdict.reasons[0]
+    assert verdict.reasons[0].endswith("; it is not shown to be at most 1.1 more.")
     assert judged("not_worse", draws([11, 14, 9, 10]), Gate(margin=0.1)).outcome == "kept"  # equal, but nobody knows
 
 
@@ -115,11 +115,12 @@ def test_a_verdict_stands_on_its_version_as_tags_and_as_a_table() -> None:
     assert (again.outcome, again.reasons, again.rows()) == ("kept", verdict.reasons, verdict.rows())
     assert of_tags({"other": "tag"}) is None
     table = verdict.markdown().splitlines()
-    assert table[0].startswith("**Gate: kept, by the rule better.** Recall 0.605 against 0.9 of version 1: -0.295")
-    assert "| Fréchet distance: better | 9 | 11 (version 1) | -2 | -3.137 to -0.8632 | a lower one | yes |" in table
+    title = "stays challenger, since it is not shown to be better within guards and limits"
+    assert table[0].startswith(f"**Gate: {title}.** Recall 0.605 against 0.9 of version 1: -0.295")
+    assert "| Fréchet distance: better | 9 | 11 (version 1) | -2 | -3.137 to -0.8632 | lower | yes |" in table
     assert verdict.figures()["gate/recall_difference"] == pytest.approx(-0.295)
     uncommitted = judged("better", draws([9, 9, 9, 9])).uncommitted("7")
-    assert uncommitted.outcome == "uncommitted"
+    assert uncommitted.title == "held back, since its code or settings are in no commit"
     assert "`genpipe promote 7 --allow-dirty`" in uncommitted.reasons[0]
     assert "git knows no commit of this folder" in verdict.uncommitted("7", in_git=False).reasons[0]
 

@@ -77,7 +77,7 @@ def test_a_worse_model_is_kept_back_and_told_why(clone: Clone) -> None:
     commit_training(clone, 10)
     found = register(clone)
     assert (found["version"], found["verdict"]["outcome"], found["alias"]) == (2, "kept", "challenger")
-    assert "a lower one is not shown" in found["verdict"]["reasons"][0]
+    assert "it is not shown to be lower" in found["verdict"]["reasons"][0]
     version = client(clone).get_model_version("digits", "2")
     assert version.tags["genpipe.verdict"] == "kept"
     assert "| Fréchet distance: better |" in version.description
@@ -119,7 +119,7 @@ def test_killed_at_any_point_it_is_completed_by_the_next(clone: Clone, tmp_path:
         assert (aliases(clone)["champion"], noted(clone)["version"]) == (champion, 4)
     clone.run("genpipe", "stage", "register")
     assert (noted(clone)["version"], noted(clone)["alias"]) == (5, "champion")
-    assert noted(clone)["verdict"]["title"] == "promoted, by the rule better"
+    assert noted(clone)["verdict"]["title"] == "promoted, since it is shown to be better within guards and limits"
     assert "| Fréchet distance: better |" in client(clone).get_model_version("digits", "5").description
 
 

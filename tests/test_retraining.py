@@ -134,7 +134,7 @@ def test_the_next_runs_tell_of_the_champion_until_a_block_takes_it(site: Site, h
         assert "hunter2" not in site.log(run) + (site.folder / "worker.log").read_text()
     ((subject, body),) = said(heard)
     assert subject == "genpipe: digits version 1 is champion"
-    assert "the gate: promoted, as the first version" in body
+    assert "it passed the gate, as the first version" in body
     assert "Why it was trained: the first run." in body
 
 

@@ -112,10 +112,10 @@ def check(
     found = difference(mine, theirs, other.held_out)
     if lower_is_better(score):
         holds = found.high < 0 if rule == "better" else found.high <= margin
-        needed = "a lower one" if rule == "better" else f"at most {margin:.4g} more"
+        needed = "lower" if rule == "better" else f"at most {margin:.4g} more"
     else:
         holds = found.low > 0 if rule == "better" else found.low >= -margin
-        needed = "a higher one" if rule == "better" else f"at most {margin:.4g} less"
+        needed = "higher" if rule == "better" else f"at most {margin:.4g} less"
     values = float(mine.mean()), found.low, found.high
     return Check(rule, score, *values, needed, bool(holds), other.name, float(theirs.mean()))
 

@@ -15,7 +15,18 @@ OUTCOME, REASONS, CHECKS = "genpipe.verdict", "genpipe.verdict.reasons", "genpip
 
 Rule = Literal["first", "better", "not_worse"]
 Outcome = Literal["promoted", "kept", "uncommitted"]
-RULES = {"first": "as the first version", "better": "by the rule better", "not_worse": "by the rule not_worse"}
+# By each rule: why a version is promoted, and why it is not.
+GROUNDS: dict[Rule, tuple[str, str]] = {
+    "first": ("as the first version", "since it does not keep to the limits"),
+    "better": (
+        "since it is shown to be better within guards and limits",
+        "since it is not shown to be better within guards and limits",
+    ),
+    "not_worse": (
+        "since it is shown to be as good within margin, guards and limits",
+        "since it is not shown to be as good within margin, guards and limits",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,9 @@ class Check:
             found = f"{self.title} {self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
             return f"{found} {'keeps to' if self.holds else 'breaks'} its limit: {self.needed}."
         found = f"{self.title} {self.value:.4g} against {self.other:.4g} of {self.against}"
-        shown = "" if self.holds else f"; {self.needed} is not shown"
+        even = self.rule == "better" and self.low <= 0 <= self.high
+        why = ", since the interval of the difference holds 0" if even else ""
+        shown = "" if self.holds else f"; it is not shown to be {self.needed}{why}"
         return f"{found}: {self.value - self.other:+.4g} ({self.low:+.4g} to {self.high:+.4g}){shown}."
 
     def row(self) -> dict[str, str]:
@@ -87,7 +100,15 @@ class Verdict:
 
     @property
     def title(self) -> str:
-        return f"{self.outcome}, {RULES[self.rule]}"
+        if self.outcome == "uncommitted":
+            return "held back, since its code or settings are in no commit"
+        return f"{'promoted' if self.outcome == 'promoted' else 'stays challenger'}, {self.ground}"
+
+    @property
+    def ground(self) -> str:
+        """Why it passes or does not, in general; the reasons have the figures."""
+        passes, fails = GROUNDS[self.rule]
+        return fails if self.outcome == "kept" else passes
 
     def rows(self) -> list[dict[str, str]]:
         return [check.row() for check in self.checks]
@@ -132,5 +153,5 @@ def of_tags(tags: Mapping[str, str]) -> Verdict | None:
         found = Verdict(tags[OUTCOME], content["rule"], checks, tuple(tags[REASONS].split("\n")))  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError):
         return None
-    known = found.outcome in get_args(Outcome) and found.rule in RULES and all(c.score in SCORES for c in checks)
+    known = found.outcome in get_args(Outcome) and found.rule in GROUNDS and all(c.score in SCORES for c in checks)
     return found if known else None

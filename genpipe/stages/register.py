@@ -116,7 +116,7 @@ def judge(project: Project, version: registry.ModelVersion, metrics: Mapping[str
     noted |= news.tags() if verdict.outcome == "promoted" else {}
     registry.tag_version(project, int(version.version), noted | verdict.tags())
     if verdict.outcome == "promoted":
-        why, reasons = f"the gate: {verdict.title}", " ".join(verdict.reasons)
+        why, reasons = f"it passed the gate, {verdict.ground}", " ".join(verdict.reasons)
         ledger.promote(project, version, why=why, verdict=reasons, compared_with=champion)
     elif EVALUATION not in version.tags:  # else it keeps what alias it has
         registry.set_alias(project, ledger.CHALLENGER, int(version.version))

@@ -5,14 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from genpipe import terminal
 from genpipe.evaluation.report import behind
 from genpipe.evaluation.scores import HEADINGS, lines, scored
 from genpipe.metrics import SCORES
 from genpipe.project import Project
 from genpipe.rehearsal.estimate import Estimate
+from genpipe.terminal import Unbroken
 
+LOOK_AT = ("artifacts/evaluate/report.html", "artifacts/evaluate/samples.png", "artifacts/train/samples/")
 TITLE = "Samples against held-out data"
 
 
@@ -72,31 +76,26 @@ def in_bytes(count: int) -> str:
 
 def show(project: Project, seconds: Mapping[str, float]) -> None:
     """Times of this run, scores with their floors, the model's name, version and alias, and where to go on."""
-    console = Console()
     if seconds:
-        total = sum(seconds.values())
         times = "  ".join(f"{name} {spent:.1f}" for name, spent in seconds.items())
-        console.print(f"\n[bold]Time[/bold] {total:.1f} s: {times}")
+        terminal.show("", terminal.beside("Time", f"{sum(seconds.values()):.1f} s: {times}"))
     else:
-        console.print("Nothing has changed: every stage is up to date, and the model is registered.")
+        terminal.show("Nothing has changed: every stage is up to date, and the model is registered.")
     metrics = json.loads((project.artifacts / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
-    console.print(score_table(metrics))
-    if poor := below_baseline(metrics):
-        console.print(f"[yellow]{poor}[/yellow]", highlight=False)
+    poor = below_baseline(metrics)
     registered = json.loads((project.state / "registered.json").read_text(encoding="utf-8"))
     name, version, alias = registered["name"], registered["version"], registered["alias"]
     called = f"alias [green]{alias}[/green]" if alias else "without an alias"
-    console.print(f"[bold]Model[/bold]   {name}, version {version}, {called}")
-    if verdict := registered["verdict"]:
-        console.print(f"[bold]Gate[/bold]    {verdict['title']}", highlight=False)
-        console.print(*(f"        {reason}" for reason in verdict["reasons"]), sep="\n", highlight=False)
-    console.print(
-        "[bold]Look at[/bold] artifacts/evaluate/report.html  artifacts/evaluate/samples.png  artifacts/train/samples/"
-    )
+    verdict = registered["verdict"] or {"title": "no verdict", "reasons": []}
     uri = f"models:/{name}@{alias.partition(',')[0]}" if alias else f"models:/{name}/{version}"
-    console.print(f"[bold]Next[/bold]    genpipe sample {uri} -n 64 --out samples", highlight=False)
-    console.print("        genpipe ui", highlight=False)
-    console.print("        genpipe recipes", highlight=False)
+    terminal.show(
+        score_table(metrics),
+        *([f"[yellow]{poor}[/yellow]"] if poor else []),
+        terminal.beside("Model", f"{name}, version {version}, {called}"),
+        terminal.beside("Gate", *map(escape, (verdict["title"], *verdict["reasons"]))),
+        terminal.beside("Look at", *map(Unbroken, LOOK_AT)),
+        terminal.beside("Next", Unbroken(f"genpipe sample {uri} -n 64 --out samples"), "genpipe ui", "genpipe recipes"),
+    )
 
 
 def below_baseline(metrics: Mapping[str, Any]) -> str:

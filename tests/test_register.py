@@ -20,7 +20,7 @@ from genpipe.project import Gate, Project
 from genpipe.records import registry
 from genpipe.records.registry import ModelVersion
 from genpipe.records.tracking import COMMIT, DIRTY, code_state, connect
-from genpipe.stages import register
+from genpipe.stages import STAGES, register
 from tests import projects
 from tests.test_estimate import ABOUT, rows
 
@@ -185,3 +185,23 @@ def test_the_card_and_the_summary_show_the_same_scores(project: Project, capsys:
     ]  # fmt: skip
     Console(width=120).print(summary.score_table(metrics))
     assert [cell.strip() for cell in capsys.readouterr().out.splitlines()[4].split("│")[1:-1]] == shown
+
+
+def test_the_summary_is_folded_below_where_a_line_began_and_commands_are_whole(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(project.artifacts / "evaluate" / "metrics.json", {"format": 2})
+    noted = {"name": NAME, "version": 2, "alias": "challenger", "run": "", "verdict": KEPT.plain()}
+    write_json(register.noted_file(project), noted)
+    monkeypatch.setenv("COLUMNS", "40")
+    summary.show(project, dict.fromkeys(STAGES, 1.5))
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1:4] == [
+        "Time        10.5 s: ingest 1.5  validate",
+        "            1.5  augment 1.5  calibrate",
+        "            1.5  train 1.5  evaluate 1.5",
+    ]
+    gate = shown.index("Gate        stays challenger, since it")
+    told = " ".join(line.strip() for line in shown[gate : shown.index("Look at     artifacts/evaluate/report.html")])
+    assert told == f"Gate        {KEPT.title} It is not shown to be better."
+    assert "Next        genpipe sample models:/genpipe@challenger -n 64 --out samples" in shown

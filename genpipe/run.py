@@ -25,6 +25,7 @@ DEFAULTS = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "DO_NOT_TRACK": "true",
     "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which it would print each time that a run is written to
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s  %(task_name)-9s  %(message)s",

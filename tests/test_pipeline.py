@@ -35,9 +35,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone = clones.make(tmp_path_factory.mktemp("project"))
     clone.params(train=SHORT)
     clones.commit(clone, "a short training")
-    printed = clone.run("genpipe", "run").stdout
-    assert "alias champion" in printed
-    assert "Label agreement" in printed
+    done = clone.run("genpipe", "run")
+    assert "alias champion" in done.stdout
+    assert "Label agreement" in done.stdout
+    assert re.search(r"augment .* [\d,]+ train, [\d,]+ validation, [\d,]+ test", done.stderr)
+    assert "Finished in state" not in done.stderr  # each stage says itself what it has done
     return clone
 
 
@@ -233,7 +235,7 @@ def test_after_dvc_repro_the_flow_has_only_register_to_do(clone: Clone, client: 
     printed = clone.run("genpipe", "run")
     assert "Running stage" not in printed.stderr + printed.stdout
     assert registered(clone)["version"] == 2
-    assert "Gate    uncommitted, by the rule better" in printed.stdout or "Gate    kept" in printed.stdout
+    assert "Gate        held back, since" in printed.stdout or "Gate        stays challenger" in printed.stdout
     aliases = {alias: int(number) for alias, number in client.get_registered_model("digits").aliases.items()}
     assert aliases == {"champion": 1, "challenger": 2}
 

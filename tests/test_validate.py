@@ -214,7 +214,7 @@ def test_near_duplicates_are_reported_until_the_suite_quarantines_them(
     other = Image.fromarray(pixels ^ 1)  # every level one up or down
     projects.with_rows(project, DIGITS, [*some, {**image.encode(np.asarray(other)), "label": 4}])
     projects.run(project, "validate")
-    assert "report: 1 × looks nearly the same as an earlier row" in capsys.readouterr().out
+    assert "reported, not set aside: 1 row (looks nearly the same as an earlier row)" in capsys.readouterr().out
     manifest = output(project, "manifest")
     assert manifest["near_duplicate_of"].dropna().to_dict() == {30: 4}
     assert len(output(project, "accepted")) == 31

@@ -4,7 +4,6 @@ Augmentation itself happens on the device, batch by batch; here its settings are
 prepared shard by shard, on all cores, and kept for the next run (see `genpipe.data.cache`).
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -62,7 +61,7 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
                "source": about.source})  # fmt: skip
     train = np.load(folder / "train" / f"{modality.CONTENT}.npy", mmap_mode="r", allow_pickle=False)
     preview(modality, augmentation, train, project)
-    print(json.dumps(counts))
+    print(", ".join(f"{count:,} {split}" for split, count in counts.items()))
     return {split: float(count) for split, count in counts.items()}
 
 

@@ -70,7 +70,7 @@ def run(cfg: Config, project: Project) -> dict[str, float]:
     print(f"{found.rows} rows, {found.quarantined} quarantined: {decision}")
     for result in found.results:
         if result["action"] != "quarantine" and not result["success"]:
-            print(f"{result['action']}: {told(result)}")
+            print(remark(result))
     if faults:
         raise DataError("; ".join([*faults, f"each bad row stands in {folder / 'quarantine.parquet'}"]))
     return {key: float(value) for key, value in counts.items()}
@@ -194,6 +194,16 @@ def summarise(rule: Rule, outcome: "Outcome") -> dict[str, Any]:
         "success": outcome.success,
         **shown,
     }
+
+
+def remark(result: dict[str, Any]) -> str:
+    """What the log says of a rule that does not hold and sets no row aside."""
+    if result["action"] == "stop":
+        return f"stop: {told(result)}"
+    if "bad" not in result:
+        return f"reported: {told(result)}"
+    rows = "1 row" if result["bad"] == 1 else f"{result['bad']:,} rows"
+    return f"reported, not set aside: {rows} ({result['reason']})"
 
 
 def told(result: dict[str, Any]) -> str:

@@ -18,12 +18,15 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from genpipe import cli, locks, sources
 from genpipe.champion import ledger
+from genpipe.champion.verdict import Verdict
 from genpipe.errors import RegistryError, ServerError, StageError
+from genpipe.files import write_json
 from genpipe.project import Project
 from genpipe.records import registry, tracking
 from genpipe.stages import ingest
 from genpipe.watching import journal
 from genpipe.watching import status as looking
+from genpipe.watching.status_shown import change_lines
 from tests import projects
 from tests.servers import serving
 from tests.test_journal import killed_run
@@ -176,6 +179,31 @@ def test_a_champion_that_was_made_in_mlflow_is_told_as_such_and_not_noted_by_loo
     registry.set_alias(project, ledger.CHAMPION, 2)
     assert "version 2, made champion outside of genpipe" in status(project, capsys)
     assert ledger.events(project) == []
+
+
+def test_a_version_that_waits_for_a_commit_is_told_until_it_is_champion() -> None:
+    nothing = {"at_work": False, "source": False, "stages": [], "champion": 1}
+    waits, ready = ({"version": 2, "committed": committed} for committed in (False, True))
+    (line,) = change_lines(nothing | {"held_back": waits})
+    assert line == "version 2 passes the gate and waits for a commit: `git commit`, then `genpipe run`"
+    (line,) = change_lines(nothing | {"held_back": ready})
+    assert line == "register: version 2 waited for a commit, and all is committed now: `genpipe run`"
+    for told in ({"held_back": None}, {"held_back": waits, "champion": 2}):  # promoted by hand, with --allow-dirty
+        assert list(change_lines(nothing | told)) == ["nothing: source, data, settings and code are as they were"]
+
+
+def test_what_the_gate_has_held_back_is_read_from_the_projects_note(fresh: Project) -> None:
+    assert looking.held_back(fresh) is None
+    verdict = Verdict("promoted", "better", (), ())
+    noted = {"version": 2, "verdict": verdict.uncommitted("2").plain()}
+    write_json(fresh.state / "registered.json", noted)
+    assert looking.held_back(fresh) == {"version": 2, "committed": False}
+    words = ("-c", "user.name=test", "-c", "user.email=test@example.invalid", "commit", "-qm", "all")
+    for command in (("init", "-q"), ("add", "-A"), words):
+        subprocess.run(["git", *command], cwd=fresh.root, check=True)
+    assert looking.held_back(fresh) == {"version": 2, "committed": True}
+    write_json(fresh.state / "registered.json", noted | {"verdict": verdict.plain()})
+    assert looking.held_back(fresh) is None
 
 
 def test_the_last_trainings_have_state_steps_and_the_reason_of_a_failure(

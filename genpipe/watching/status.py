@@ -4,6 +4,7 @@ Looking changes nothing: no store, experiment or server comes into being by it, 
 by itself, so that one that can't be reached leaves the others.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -167,12 +168,25 @@ def changes(project: Project) -> Part:
     is waited for a few seconds: `source` is None, and `unknown` says why, when it has not answered by then.
     """
     if any(lock["alive"] for lock in held(project)):
-        return {"at_work": True, "source": None, "stages": None}
+        return {"at_work": True, "source": None, "stages": None, "held_back": None}
     stale = {*dag.changed(project, within_seconds=PATIENCE_SECONDS), *dag.outdated(project)}
     new = ingest.asked(project)
     unknown = {"unknown": f"the source did not answer in {ingest.SOURCE_SECONDS:g} s"} if new is None else {}
     stages = dag.with_downstream(stale | ({"data.dvc"} if new else set()))
-    return {"at_work": False, "source": new, "stages": stages, **unknown}
+    return {"at_work": False, "source": new, "stages": stages, "held_back": held_back(project), **unknown}
+
+
+def held_back(project: Project) -> Part | None:
+    """The version that the outputs are, if the gate held it back for want of a commit; is there nothing to commit now?
+
+    By the project's own note, since the registry may be out of reach: somebody may have promoted it meanwhile.
+    """
+    file = project.state / "registered.json"
+    noted = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if (noted.get("verdict") or {}).get("outcome") != "uncommitted":
+        return None
+    committed = tracking.code_state(project).get(tracking.DIRTY) == "false"
+    return {"version": noted["version"], "committed": committed}
 
 
 def schedule(project: Project, ask: Ask | None) -> Part:

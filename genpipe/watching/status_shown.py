@@ -50,7 +50,7 @@ def page(found: Mapping[str, Any]) -> Iterator[RenderableType]:
         ("Trainings", "trainings", training_lines),
         ("Flow runs", "schedule", flow_run_lines),
     ):
-        content = found[part] | {"here": found["project"]}
+        content = found[part] | {"here": found["project"], "champion": found["champion"].get("version")}
         if shown := list(fault_lines(content) if "fault" in content else lines(content)):
             yield terminal.beside(name, *shown)
 
@@ -141,7 +141,17 @@ def change_lines(part: Part) -> Iterator[Line]:
     if "unknown" in part:
         yield f"whether there are new rows is not known: {part['unknown']}"
     elif not stages:
-        yield "nothing: source, data, settings and code are as they were"
+        yield held_back(part) or "nothing: source, data, settings and code are as they were"
+
+
+def held_back(part: Part) -> str:
+    """What a version waits for that would be champion if all were committed; nothing for one that is champion now."""
+    held = part["held_back"]
+    if held is None or held["version"] == part["champion"]:
+        return ""
+    if held["committed"]:
+        return f"register: version {held['version']} waited for a commit, and all is committed now: `genpipe run`"
+    return f"version {held['version']} passes the gate and waits for a commit: `git commit`, then `genpipe run`"
 
 
 def schedule_lines(part: Part) -> Iterator[Line]:

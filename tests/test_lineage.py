@@ -186,6 +186,18 @@ def test_a_word_that_names_nothing_or_too_much_is_told(project: Project, capsys:
     assert "'abcdef' is the beginning of several digests: evaluation abcdef2…, evaluation abcdef1…" in told
 
 
+def test_sampling_a_version_that_is_not_there_tells_which_are(
+    project: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for word, told in (
+        ("models:/genpipe@challenger", "is no version of genpipe; versions: 3, 2, 1; aliases: champion"),
+        ("models:/genpipe/9", "is no version of genpipe; versions: 3, 2, 1; aliases: champion"),
+        ("models:/other/1", "is not in the registry"),
+    ):
+        assert cli.main(["sample", word, "--out", str(tmp_path / "out"), "-C", str(project.root)]) == 1
+        assert f"'{word}' {told}" in capsys.readouterr().err
+
+
 def test_the_terminal_shows_one_version_as_a_page_and_several_as_a_table(
     made: tuple[Project, list[str], list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

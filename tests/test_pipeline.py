@@ -163,7 +163,7 @@ def test_wrong_words_to_sample_are_answered_with_what_is_allowed(clone: Clone, t
     told = clone.run("genpipe", "sample", "artifacts/train", "--out", out, "--label", "ten", code=2).stderr
     assert "--label ten: known labels: 0, 1, 2" in told
     told = clone.run("genpipe", "sample", "models:/digits@winner", "--out", out, code=1).stderr
-    assert "'models:/digits@winner' is not in the registry" in told
+    assert "'models:/digits@winner' is no version of digits; versions: " in told
     told = clone.run("genpipe", "sample", "artifacts/train", "--out", str(clone.root), code=1).stderr
     assert "is not empty" in told
     assert not (tmp_path / "new").exists()

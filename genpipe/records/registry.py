@@ -29,7 +29,7 @@ MODEL, CODE = "genpipe.model", "genpipe.code"  # tags of a version: digests of i
 EVALUATION, EVALUATOR = "genpipe.evaluation", "genpipe.evaluator"  # digests of its scores and of what scored it
 SERVED = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors")  # what sampling imports
-ABSENT = "RESOURCE_DOES_NOT_EXIST"  # as MLflow calls it
+ABSENT, ABSENT_ALIAS = "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"  # as MLflow calls them
 TYPES = {bool: "boolean", int: "long", float: "double", str: "string"}
 
 
@@ -119,6 +119,9 @@ def download(project: Project, uri: str) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(uri))
     except MlflowException as error:
+        own = uri.startswith(tuple(f"models:/{project.mlflow.registry.name}{sign}" for sign in "@/"))
+        if own and error.error_code in (ABSENT, ABSENT_ALIAS):
+            resolve(project, uri)  # says which versions and aliases there are
         registry = masked(str(project.mlflow.server.mlflow_registry_uri))
         raise RegistryError(f"'{uri}' is not in the registry {registry}: {error}") from error
 

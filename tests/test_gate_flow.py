@@ -134,7 +134,7 @@ def test_a_version_of_older_code_is_sampled_compared_and_rolled_back_to(clone: C
     rename(clone, "genpipe/generators/vae.py", decoder, f"nn.Sequential({decoder})")  # weights of other names
     rename(clone, "genpipe/generators/vae.py", "temperature", "spread")
     rename(clone, "genpipe/sampling.py", "def draw(", "def drawn_from(")
-    for user in ("served_model", "stages/evaluate", "stages/train", "drawing"):
+    for user in ("records/served_model", "stages/evaluate", "stages/train", "drawing"):
         rename(clone, f"genpipe/{user}.py", "sampling.draw(", "sampling.drawn_from(")
     commit_training(clone, 600)
     found = register(clone)

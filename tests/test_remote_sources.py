@@ -213,7 +213,7 @@ def test_every_source_is_explained(capsys: pytest.CaptureFixture[str], monkeypat
     from genpipe.catalogue import show_config
 
     monkeypatch.setenv("COLUMNS", "250")
-    show_config()
+    show_config("ingest.source")
     said = capsys.readouterr().out
     for kind in plugins.names("genpipe.sources"):
         assert kind == "digits" or f"{kind}]" in said or f"{kind}, " in said

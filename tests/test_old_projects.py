@@ -73,7 +73,7 @@ def test_settings_data_scores_and_checkpoint_are_understood(old: Clone) -> None:
 def test_its_version_is_known_and_sampled_by_the_code_that_it_carries(old: Clone) -> None:
     told = old.run("genpipe", "lineage", "champion", env=PATHS).stdout
     assert "noughts version 1 (champion)" in told
-    assert "commit 953b295a42fa all of it committed" in told
+    assert "commit 953b295a42fa, all of it committed" in told
     assert "promoted" in old.run("genpipe", "history", env=PATHS).stdout
     old.run("genpipe", "sample", "models:/noughts@champion", "-n", "2", "--label", "one", "--out", "ones", env=PATHS)
     assert len(list((old.root / "ones").glob("*.png"))) == 2

@@ -75,7 +75,7 @@ def test_a_run_from_elsewhere_makes_a_champion_and_dvc_has_nothing_left_to_do(pr
     assert "up to date" in project.run("dvc", "repro").stdout
     assert "Nothing has changed" in project.run("genpipe", "run", "-C", "noughts/suites", cwd=away).stdout
     told = project.run("genpipe", "lineage", "champion").stdout
-    assert f"commit {project.git('rev-parse', 'HEAD')[:12]} all of it committed, genpipe 0." in told
+    assert f"commit {project.git('rev-parse', 'HEAD')[:12]}, all of it committed, genpipe 0." in told
     assert project.git("status", "--porcelain") == "?? data.dvc\n?? dvc.lock\n"
 
 

@@ -14,6 +14,9 @@ from genpipe.project import Project
 from genpipe.stages import check
 from tasks import stages
 
+INTERRUPTED = "Execution was aborted by an interrupt signal"
+REPEATS = ("Finished in state Failed(", "Finished in state Completed()")
+
 
 def worth_a_line(record: logging.LogRecord) -> bool:
     """Whether a record of Prefect's engine says anything that is not said by the stage, or by whoever began the run.
@@ -28,9 +31,6 @@ def worth_a_line(record: logging.LogRecord) -> bool:
         return not said
     return not record.getMessage().startswith(REPEATS) and INTERRUPTED not in record.getMessage()
 
-
-INTERRUPTED = "Execution was aborted by an interrupt signal"
-REPEATS = ("Finished in state Failed(", "Finished in state Completed()")
 
 for name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(name).addFilter(worth_a_line)

@@ -156,7 +156,12 @@ def test_every_recipe_makes_a_project(tmp_path: Path) -> None:
     for file in recipes():
         own = yaml.safe_load(file.read_text())["ingest"]["source"]
         data = pictures if isinstance(own, dict) and own["kind"] == "folder" else None
-        check(init(tmp_path / file.stem, file.stem, data))
+        settings = check(init(tmp_path / file.stem, file.stem, data))
+        asked = yaml.safe_load(file.read_text())["train"]
+        assert (settings["train"].generator.kind, settings["train"].steps) == (
+            asked["generator"]["kind"],
+            asked["steps"],
+        )
 
 
 def test_a_stage_whose_code_is_not_the_recorded_one_is_refused(
